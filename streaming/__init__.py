@@ -1,0 +1,1 @@
+"""Live speech: audio in, captions out. Knows no sockets and no database."""

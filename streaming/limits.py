@@ -1,0 +1,114 @@
+"""Every limit of the system, in bytes, milliseconds or counts, each with where it comes from.
+
+Nothing grows without one of these. Relations between limits are asserted at import.
+"""
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    # --- one socket -------------------------------------------------------------------------------------------
+    message_bytes_max: int = 1 * MIB
+    """Socket.IO closes with 1009 above. 1 MiB = 5 s of 48 kHz stereo s16le, far above the 100 ms chunks of clients."""
+    streams_per_socket_max: int = 4
+    """PROTOCOL.md, Live audio."""
+    rooms_per_socket_max: int = 256
+    """A page watches a handful, a bot follows a tenant's live talks."""
+    malformed_events_max: int = 100
+    """Malformed or unknown events in `malformed_window_ms` after which the socket is closed: a client in a loop."""
+    malformed_window_ms: int = 10_000
+    handler_ms_max: int = 2_000
+    """PROTOCOL.md: an acknowledgement waits at most 2 s for its one store call."""
+    outbox_packets_max: int = 2_000
+    """Packets queued to one client before it is cut off as `slow_consumer`: 2,000 x about 500 B = 1 MB."""
+    join_buffer_events_max: int = 5_000
+    """Live events held back while a joining client replays; past it the replay starts over from the log."""
+    replay_page_events: int = 500
+    """Events read per query while a client catches up; 500 x about 1 KB keeps a page near 0.5 MB."""
+    events_read_max: int = 1_000
+    """PROTOCOL.md: `events:read` clamps its limit here."""
+    sockets_max: int = 10_000
+    """30 kB each when idle (measured): 300 MB."""
+
+    # --- live audio -------------------------------------------------------------------------------------------
+    chunk_bytes_max: int = 512 * KIB
+    """Half a message: leaves room for the envelope and for the placeholder encoding."""
+    credit_ms: int = 20_000
+    """Audio a client may send beyond what is durable. Syncs come each second: 20 s rides out a slow disk."""
+    credit_bytes_max: int = 4 * MIB
+    """Caps `credit_ms` for high rates: 20 s at 48 kHz stereo are 3.7 MiB."""
+    backlog_ms_max: int = 900_000
+    """Durable audio that may wait for recognition (database away, worker restarting): 15 min, the abandon time."""
+    sync_interval_ms: int = 1_000
+    """DESIGN decision 3: audio is synced every second."""
+    ack_interval_ms: int = 500
+    """PROTOCOL.md wants one ack a second; twice that keeps the client's ring short."""
+    abandon_ms: int = 900_000
+    """PROTOCOL.md: a stream without its client is kept for 15 minutes."""
+    lease_ms: int = 10_000
+    """A node that did not renew for this long is taken for dead by the sweep; clients take over at once anyway."""
+    lease_renew_ms: int = 3_000
+    """Three chances before the lease ends."""
+    recording_ms_max: int = 12 * 3_600_000
+    """Twelve hours: longer talks are new recordings. 1.4 GB at 16 kHz mono."""
+    stream_errors_max: int = 50
+    """Non-fatal chunk errors in a row before the stream ends as failed."""
+    flush_marks_max: int = 64
+    """Flush, pause and resume marks waiting in one stream."""
+
+    # --- recognition ------------------------------------------------------------------------------------------
+    read_bytes: int = 64 * KIB
+    """Bytes the pipeline takes from the audio log at once: 2 s at 16 kHz, keeps the loop responsive."""
+    utterances_unfinished_max: int = 3
+    """Utterances of one stream between first sample and commit: bounds held audio at 3 x 30 s x 32 kB/s = 2.9 MB."""
+    utterance_ms_max: int = 30_000
+    """Whisper's window; no engine gets a longer utterance."""
+    utterance_attempts_max: int = 8
+    """Worker losses over one utterance before it is set aside as poison (its audio stays in the log)."""
+    worker_restart_ms_max: int = 5_000
+    """Ceiling of the back-off between worker restarts."""
+    worker_inflight_bytes_max: int = 1 * MIB
+    """Audio on the pipe to one utterance that the worker has not taken yet: one whole utterance of 30 s."""
+    vocabulary_terms_max: int = 200
+    vocabulary_term_chars_max: int = 80
+
+    # --- committing -------------------------------------------------------------------------------------------
+    commit_batch_ms: int = 5
+    """DESIGN decision 1: finals of a node share a transaction; 5 ms is below what a reader notices."""
+    commit_batch_items_max: int = 200
+    commit_queue_items_max: int = 4_000
+    """Streams wait for their own commits, so this is never reached with fewer than 4,000 streams."""
+
+    # --- text -------------------------------------------------------------------------------------------------
+    title_chars_max: int = 200
+    marker_chars_max: int = 200
+    id_chars_max: int = 100
+    token_chars_max: int = 4_096
+    query_chars_max: int = 500
+    """A question or phrase, not a document."""
+    query_words_max: int = 32
+
+    # --- search -----------------------------------------------------------------------------------------------
+    search_hits_max: int = 100
+    search_candidates_max: int = 500
+    """Rank at most this many newest matches: ranking 19,000 takes 47 ms, 500 takes 3 ms (measured)."""
+    search_slots_per_socket_max: int = 8
+    search_ms_max: int = 5_000
+
+
+def check(limits: Limits) -> Limits:
+    """Assert the relations between limits; returns its argument."""
+    assert limits.chunk_bytes_max * 2 <= limits.message_bytes_max, "a chunk and its envelope fit into a message"
+    assert limits.ack_interval_ms <= 1_000, "PROTOCOL.md: an ack at least once a second"
+    assert limits.lease_renew_ms * 3 <= limits.lease_ms, "three renewals before a lease ends"
+    assert limits.credit_ms >= 5 * limits.sync_interval_ms, "credit rides out several syncs"
+    assert limits.backlog_ms_max >= limits.abandon_ms, "an orphan's audio fits into its backlog"
+    assert limits.worker_inflight_bytes_max >= limits.utterance_ms_max * 32, "a whole utterance can be offered again"
+    assert limits.replay_page_events <= limits.events_read_max <= limits.join_buffer_events_max
+    return limits
+
+
+LIMITS = check(Limits())

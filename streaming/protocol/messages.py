@@ -1,0 +1,343 @@
+"""The wire, version 1, as types: the single source of PROTOCOL.md's shapes.
+
+Client messages refuse unknown fields; server messages are what clients may rely on. The JSON Schema, the TypeScript
+types and the golden vectors are generated from this module (`scripts/schema.py`).
+
+Pure. Invariant: `CLIENT_EVENTS` and `SERVER_EVENTS` name every event of this version, each once.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from streaming.limits import LIMITS
+
+Id = Annotated[str, Meta(min_length=1, max_length=LIMITS.id_chars_max)]
+Offset = Annotated[int, Meta(ge=0, le=2**53)]
+Seq = Annotated[int, Meta(ge=0, le=2**53)]
+RoomName = Annotated[str, Meta(min_length=3, max_length=LIMITS.id_chars_max + 16)]
+
+
+class ClientMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A message from a client: fields not named here are refused."""
+
+
+class ServerMessage(Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """A message from the server."""
+
+
+# --- connect ------------------------------------------------------------------------------------------------------
+class ConnectAuth(ClientMessage, frozen=True):
+    """The `auth` object of the Socket.IO connect packet."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=LIMITS.token_chars_max)]
+    protocol: Literal[1] = 1
+    client: Annotated[str, Meta(max_length=200)] | None = None
+
+
+class AuthRefresh(ClientMessage, frozen=True):
+    token: Annotated[str, Meta(min_length=1, max_length=LIMITS.token_chars_max)]
+
+
+class UserInfo(ServerMessage, frozen=True):
+    id: str
+    name: str
+    roles: list[str]
+
+
+class TenantInfo(ServerMessage, frozen=True):
+    id: str
+    name: str
+
+
+class EngineInfo(ServerMessage, frozen=True):
+    """`state`: "starting", "ready" or "down". `notice`: one sentence a person should read about this engine."""
+
+    name: str
+    model: str
+    state: str
+    notice: str | None = None
+
+
+class Ready(ServerMessage, frozen=True):
+    protocol: int
+    features: list[str]
+    session_id: str
+    user: UserInfo
+    tenant: TenantInfo
+    engine: EngineInfo
+    limits: dict[str, int]
+    server_time: int
+
+
+class WireError(ServerMessage, frozen=True):
+    """The `error` object of acknowledgements and events."""
+
+    code: str
+    message: str
+    retryable: bool = False
+    retry_after_ms: int | UnsetType = UNSET
+    field: str | UnsetType = UNSET
+    expected: int | UnsetType = UNSET
+    first_seq: int | UnsetType = UNSET
+
+
+class ServerClosing(ServerMessage, frozen=True):
+    code: str
+    message: str
+
+
+class ServerDraining(ServerMessage, frozen=True):
+    reconnect_after_ms: int
+
+
+# --- rooms and the event log --------------------------------------------------------------------------------------
+class RoomJoin(ClientMessage, frozen=True):
+    room: RoomName
+    after_seq: Seq | None = None
+
+
+class RoomLeave(ClientMessage, frozen=True):
+    room: RoomName
+
+
+class EventsRead(ClientMessage, frozen=True):
+    room: RoomName
+    after_seq: Seq
+    limit: Annotated[int, Meta(ge=1)] = LIMITS.events_read_max
+
+
+# --- live audio ---------------------------------------------------------------------------------------------------
+class RecordingStart(ClientMessage, frozen=True):
+    encoding: Literal["pcm_s16le", "pcm_f32le", "mulaw", "webm_opus", "ogg_opus"]
+    title: Annotated[str, Meta(max_length=LIMITS.title_chars_max)] | None = None
+    visibility: Literal["tenant", "private"] = "tenant"
+    language: Annotated[str, Meta(min_length=2, max_length=35)] = "auto"
+    sample_rate: Annotated[int, Meta(ge=4_000, le=192_000)] | None = None
+    channels: Annotated[int, Meta(ge=1, le=8)] | None = None
+    diarize: bool = True
+    endpointing_ms: Annotated[int, Meta(ge=100, le=5_000)] | None = None
+    vocabulary: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=LIMITS.vocabulary_term_chars_max)]],
+        Meta(max_length=LIMITS.vocabulary_terms_max),
+    ] = []
+    words: bool = False
+    recording_id: Id | None = None
+    resume_token: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    new_container: bool = False
+
+
+class RecordingChunk(ClientMessage, frozen=True):
+    stream_id: Id
+    offset: Offset
+    audio: bytes
+
+
+class RecordingFlush(ClientMessage, frozen=True):
+    stream_id: Id
+    marker: Annotated[str, Meta(min_length=1, max_length=LIMITS.marker_chars_max)]
+
+
+class RecordingPause(ClientMessage, frozen=True):
+    stream_id: Id
+
+
+class RecordingResume(ClientMessage, frozen=True):
+    stream_id: Id
+
+
+class RecordingStop(ClientMessage, frozen=True):
+    stream_id: Id
+    offset: Offset
+
+
+class RecordingAck(ServerMessage, frozen=True):
+    stream_id: str
+    received_bytes: int
+    durable_bytes: int
+    credit_bytes: int
+    received_ms: int
+    processed_ms: int
+    committed_ms: int
+    lag_ms: int
+    degraded: bool
+
+
+class RecordingError(ServerMessage, frozen=True):
+    stream_id: str
+    error: WireError
+    fatal: bool
+    expected_offset: int | UnsetType = UNSET
+
+
+class WireWord(ServerMessage, frozen=True):
+    w: str
+    start_ms: int
+    end_ms: int
+    p: float
+
+
+class TranscriptPartial(ServerMessage, frozen=True):
+    room: str
+    after_seq: int
+    recording_id: str
+    stream_id: str
+    segment_id: str
+    rev: int
+    start_ms: int
+    end_ms: int
+    stable: str
+    unstable: str
+    speaker: str | None = None
+
+
+class TranscriptFlushed(ServerMessage, frozen=True):
+    room: str
+    after_seq: int
+    recording_id: str
+    marker: str
+
+
+class TranscriptFinal(ServerMessage, frozen=True):
+    """Body of the durable event; `event`, `room`, `seq` and `at` are added by the feed."""
+
+    recording_id: str
+    segment_id: str
+    ordinal: int
+    rev: int
+    start_ms: int
+    end_ms: int
+    text: str
+    words: list[WireWord]
+    speaker: str | None
+    language: str
+    confidence: float
+
+
+class Recording(ServerMessage, frozen=True):
+    """A recording as members see it. `state`: "live", "ended". Times `*_at` are Unix milliseconds."""
+
+    id: str
+    title: str
+    owner: UserInfo
+    visibility: str
+    language: str
+    state: str
+    engine: str
+    started_at: int
+    ended_at: int | None
+    duration_ms: int
+    segment_count: int
+
+
+class RecordingStarted(ServerMessage, frozen=True):
+    recording: Recording
+
+
+class RecordingUpdated(ServerMessage, frozen=True):
+    recording: Recording
+
+
+class RecordingEnded(ServerMessage, frozen=True):
+    recording: Recording
+    reason: str
+    duration_ms: int
+    segment_count: int
+
+
+# --- search -------------------------------------------------------------------------------------------------------
+class SearchFilters(ClientMessage, frozen=True, rename={"from_": "from"}):
+    """`from` and `to`: Unix milliseconds, the start of the segment lies in [from, to)."""
+
+    recording_ids: Annotated[list[Id], Meta(max_length=100)] | None = None
+    speakers: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)] | None = None
+    languages: Annotated[list[Annotated[str, Meta(max_length=35)]], Meta(max_length=100)] | None = None
+    tags: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)] | None = None
+    from_: Annotated[int, Meta(ge=0)] | None = None
+    to: Annotated[int, Meta(ge=0)] | None = None
+
+
+class SearchQuery(ClientMessage, frozen=True):
+    request_id: Id
+    text: Annotated[str, Meta(max_length=LIMITS.query_chars_max)]
+    slot: Annotated[str, Meta(min_length=1, max_length=50)] = "default"
+    mode: Literal["hybrid", "keyword", "semantic"] = "hybrid"
+    filters: SearchFilters | None = None
+    sort: Literal["relevance", "newest"] = "relevance"
+    limit: Annotated[int, Meta(ge=1)] = 20
+    cursor: Annotated[str, Meta(max_length=500)] | None = None
+
+
+class SearchCancel(ClientMessage, frozen=True):
+    request_id: Id
+
+
+class SearchHit(ServerMessage, frozen=True):
+    """`highlights`: [from, to) in Unicode code points of `text`."""
+
+    segment_id: str
+    recording_id: str
+    title: str
+    speaker: str | None
+    start_ms: int
+    end_ms: int
+    text: str
+    highlights: list[tuple[int, int]]
+    score: float
+
+
+class SearchResults(ServerMessage, frozen=True):
+    request_id: str
+    phase: Literal["instant", "full"]
+    hits: list[SearchHit]
+    took_ms: int
+    next_cursor: str | UnsetType = UNSET
+    degraded: bool | UnsetType = UNSET
+
+
+class SearchFailed(ServerMessage, frozen=True):
+    request_id: str
+    error: WireError
+
+
+class SearchSuperseded(ServerMessage, frozen=True):
+    request_id: str
+
+
+CLIENT_EVENTS: dict[str, type[ClientMessage]] = {
+    "auth:refresh": AuthRefresh,
+    "room:join": RoomJoin,
+    "room:leave": RoomLeave,
+    "events:read": EventsRead,
+    "voice:recording:start": RecordingStart,
+    "voice:recording:chunk": RecordingChunk,
+    "voice:recording:flush": RecordingFlush,
+    "voice:recording:pause": RecordingPause,
+    "voice:recording:resume": RecordingResume,
+    "voice:recording:stop": RecordingStop,
+    "search:query": SearchQuery,
+    "search:cancel": SearchCancel,
+}
+
+UNACKNOWLEDGED = frozenset({"voice:recording:chunk"})
+"""High-rate audio events: no acknowledgement, errors come as events."""
+
+SERVER_EVENTS: dict[str, type[ServerMessage]] = {
+    "ready": Ready,
+    "server:closing": ServerClosing,
+    "server:draining": ServerDraining,
+    "voice:recording:ack": RecordingAck,
+    "voice:recording:error": RecordingError,
+    "transcript:partial": TranscriptPartial,
+    "transcript:flushed": TranscriptFlushed,
+    "transcript:final": TranscriptFinal,
+    "recording:started": RecordingStarted,
+    "recording:updated": RecordingUpdated,
+    "recording:ended": RecordingEnded,
+    "search:results": SearchResults,
+    "search:failed": SearchFailed,
+    "search:superseded": SearchSuperseded,
+}
+
+DURABLE_EVENTS = frozenset({"transcript:final", "recording:started", "recording:updated", "recording:ended"})
+"""Events of the log: on the wire each also carries `event`, `room`, `seq` and `at`."""
