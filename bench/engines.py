@@ -1,0 +1,188 @@
+"""Measure an engine offline on a folder of recordings: `python -m bench.engines FOLDER [--engine REF] [--hop-ms ...]`.
+
+FOLDER holds `manifest.json`: a list of `{"id", "file", "text"}` where `text` is what is said (null: skipped). Each
+recording is cut where it is quietest into utterances of at most 15 s, fed in pieces of 100 ms with a hypothesis at
+every hop, as the pipeline does, and committed by `streaming.transcript.agreement`. Prints one JSON object per line:
+the engine's own figures, then one line per commit policy.
+
+    wer            word errors of the final hypotheses over reference words
+    cpu            CPU seconds per second of audio, partials included
+    final_ms       time from the end of the audio to the final
+    wer_committed  word errors of the shown text, whose committed words never change
+    stable_share   words committed before the final, in utterances over 3 s
+    contradicted   share of committed words that the final hypothesis has otherwise
+
+It runs the engine in its own process: no server, no worker.
+"""
+
+import argparse
+import itertools
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import msgspec
+import numpy as np
+
+from streaming.model import SAMPLE_RATE, Hypothesis, UtteranceSpec
+from streaming.ports import Pcm16
+from streaming.recogniser.engine import Engine, load_class
+from streaming.transcript.agreement import Agreement
+
+PIECE_SAMPLES = SAMPLE_RATE // 10
+UTTERANCE_SAMPLES_MAX = 15 * SAMPLE_RATE
+QUIET_SAMPLES = 300 * SAMPLE_RATE // 1000
+LONG_SAMPLES = 3 * SAMPLE_RATE
+
+
+class Recording(msgspec.Struct, frozen=True):
+    id: str
+    file: str
+    text: str | None = None
+
+
+class Utterance(msgspec.Struct, frozen=True):
+    """`partials`: a hypothesis after every `PIECE_SAMPLES`."""
+
+    n_samples: int
+    partials: tuple[Hypothesis, ...]
+    final: Hypothesis
+    final_s: float
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench.engines", description="Measure an engine offline.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--engine", default="streaming.recogniser.pocketsphinx:PocketSphinxEngine")
+    parser.add_argument("--setting", action="append", default=[], metavar="NAME=JSON", help="engine argument")
+    parser.add_argument("--hop-ms", type=int, nargs="+", default=[300], help="multiples of 100")
+    parser.add_argument("--agreement", type=int, nargs="+", default=[2])
+    parser.add_argument("--holdback", type=int, nargs="+", default=[3])
+    options = parser.parse_args(arguments)
+    settings = {name: json.loads(value) for name, _, value in (s.partition("=") for s in options.setting)}
+    recordings = msgspec.json.decode((options.folder / "manifest.json").read_bytes(), type=list[Recording])
+    engine: Engine = load_class(options.engine)(**settings)
+    engine.load()
+    began = time.process_time()
+    heard = {
+        recording.id: list(recognise(engine, read_audio(options.folder / recording.file)))
+        for recording in recordings
+        if recording.text
+    }
+    cpu_s = time.process_time() - began
+    references = {r.id: normalise(r.text) for r in recordings if r.text}
+    utterances = [u for found in heard.values() for u in found]
+    audio_s = sum(u.n_samples for u in utterances) / SAMPLE_RATE
+    finals = {key: [text(u.final) for u in found] for key, found in heard.items()}
+    emit(
+        engine=options.engine, settings=settings, recordings=len(heard), audio_s=round(audio_s, 1),
+        wer=error_rate(references, finals), cpu=round(cpu_s / audio_s, 3),
+        final_ms_mean=round(1000 * float(np.mean([u.final_s for u in utterances])), 1),
+        final_ms_max=round(1000 * max(u.final_s for u in utterances), 1),
+    )  # fmt: skip
+    for hop_ms, n, holdback in itertools.product(options.hop_ms, options.agreement, options.holdback):
+        emit(hop_ms=hop_ms, agreement=n, holdback=holdback, **policy(references, heard, hop_ms, n, holdback))
+    return 0
+
+
+def emit(**row: object) -> None:
+    print(json.dumps(row), flush=True)
+
+
+def read_audio(path: Path) -> Pcm16:
+    """Any media file as 16 kHz mono."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+        decoded = itertools.chain(container.decode(audio=0), [None])
+        pieces = [out.to_ndarray()[0] for frame in decoded for out in resampler.resample(frame)]
+    return np.concatenate(pieces).astype(np.int16, copy=False)
+
+
+def cut(audio: Pcm16) -> Iterator[tuple[int, Pcm16]]:
+    """Utterances with their first samples: at most 15 s, cut at the quietest 300 ms of the last 6 s."""
+    at = 0
+    while len(audio) - at > UTTERANCE_SAMPLES_MAX:
+        low, high = at + UTTERANCE_SAMPLES_MAX * 3 // 5, at + UTTERANCE_SAMPLES_MAX
+        power = np.convolve(audio[low:high].astype(float) ** 2, np.ones(QUIET_SAMPLES), "valid")
+        end = low + int(power.argmin()) + QUIET_SAMPLES // 2
+        yield at, audio[at:end]
+        at = end
+    yield at, audio[at:]
+
+
+def recognise(engine: Engine, audio: Pcm16) -> Iterator[Utterance]:
+    """One recording as one stream: the context goes from utterance to utterance."""
+    context = b""
+    for start, samples in cut(audio):
+        utterance = engine.begin(UtteranceSpec("bench", start, "en", context=context))
+        partials = []
+        for at in range(0, len(samples), PIECE_SAMPLES):
+            utterance.feed(samples[at : at + PIECE_SAMPLES])
+            partials.append(utterance.partial())
+        ended = time.perf_counter()
+        final = utterance.final()
+        yield Utterance(len(samples), tuple(partials), final.hypothesis, time.perf_counter() - ended)
+        context = final.context
+
+
+def policy(
+    references: dict[str, list[str]], heard: dict[str, list[Utterance]], hop_ms: int, n: int, holdback: int
+) -> dict[str, float]:
+    """Figures of one commit policy over the recorded hypotheses."""
+    every = max(1, hop_ms * SAMPLE_RATE // 1000 // PIECE_SAMPLES)
+    shown: dict[str, list[list[str]]] = {}
+    committed = contradicted = long_words = long_stable = 0
+    for key, utterances in heard.items():
+        for utterance in utterances:
+            agreement = Agreement(n, holdback)
+            for hypothesis in utterance.partials[every - 1 :: every]:
+                agreement.update(hypothesis)
+            stable = [word.text for word in agreement.stable_words]
+            final = text(utterance.final)
+            words = [word.text for word in agreement.finish(utterance.final)]
+            shown.setdefault(key, []).append(words)
+            committed += len(stable)
+            contradicted += min(distances(stable, final))
+            if utterance.n_samples > LONG_SAMPLES:
+                long_words += len(words)
+                long_stable += len(stable)
+    return {
+        "wer_committed": error_rate(references, shown),
+        "stable_share": round(long_stable / max(1, long_words), 3),
+        "contradicted": round(contradicted / max(1, committed), 3),
+    }
+
+
+def text(hypothesis: Hypothesis) -> list[str]:
+    return [word.text for word in hypothesis.words]
+
+
+def normalise(words: str | None) -> list[str]:
+    """Lower case, letters and apostrophes only."""
+    return re.sub(r"[^a-z' ]", " ", (words or "").lower().replace("mr.", "mister")).split()
+
+
+def error_rate(references: dict[str, list[str]], found: dict[str, list[list[str]]]) -> float:
+    errors = sum(
+        distances(reference, normalise(" ".join(itertools.chain(*found.get(key, [])))))[-1]
+        for key, reference in references.items()
+    )
+    return round(errors / sum(map(len, references.values())), 3)
+
+
+def distances(ours: Sequence[str], theirs: Sequence[str]) -> list[int]:
+    """Edit distance between all of `ours` and each beginning of `theirs`."""
+    row = list(range(len(theirs) + 1))
+    for i, our in enumerate(ours, 1):
+        above, row = row, [i]
+        for j, their in enumerate(theirs):
+            row.append(min(above[j] + (our != their), above[j + 1] + 1, row[j] + 1))
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

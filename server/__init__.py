@@ -1,0 +1,1 @@
+"""The server: sockets, HTTP, database, workers; wires streaming, search and auth together."""

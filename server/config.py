@@ -1,0 +1,149 @@
+"""Configuration: `PARLANCE_*` variables over one TOML file over defaults, validated whole before anything opens.
+
+Names are fixed (DESIGN, section 5). A wrong value raises `ConfigError` whose text names the setting, what was given
+and what is expected; an unknown `PARLANCE_*` variable is refused with the nearest known name.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+PREFIX = "PARLANCE_"
+LATER = {
+    "redis_url": "several nodes over Redis",
+    "weaviate_url": "the Weaviate index",
+    "storage_url": "object storage",
+}
+"""Settings whose part this version does not have: refused when set, because ignoring them would mislead."""
+
+
+class ConfigError(Exception):
+    """A setting is wrong. The text is one sentence that names it."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`public_url`: how browsers reach the server, when a proxy stands before it.
+    `origins`: pages of other origins that may open sockets; the server's own is always allowed."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data_dir: Path = Path("data")
+    database_url: str | None = None
+    engine: str = "auto"
+    model: str | None = None
+    offline: bool = False
+    models_env: str | None = None
+    secret: str | None = None
+    public_url: str | None = None
+    origins: tuple[str, ...] = ()
+    token_hours: int = 24
+    log_level: str = "info"
+    log_format: str = "auto"
+    abandon_ms: int = 900_000
+    worker_command: str | None = None
+    redis_url: str | None = None
+    weaviate_url: str | None = None
+    storage_url: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the server."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+def load(environ: Mapping[str, str] | None = None, file: Path | None = None) -> Config:
+    """Read and check the whole configuration. Raises `ConfigError`."""
+    environ = os.environ if environ is None else environ
+    file = file or (Path(environ[PREFIX + "CONFIG"]) if environ.get(PREFIX + "CONFIG") else None)
+    values: dict[str, object] = {}
+    known = msgspec.structs.fields(Config)
+    names = {f.name for f in known}
+    if file is not None:
+        values.update(_read_file(file, names))
+    for key, raw in environ.items():
+        if not key.startswith(PREFIX) or key in (PREFIX + "CONFIG", PREFIX + "TOKEN", PREFIX + "URL"):
+            continue
+        name = key[len(PREFIX) :].lower()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+            raise ConfigError(f"{key}: there is no such setting{hint}")
+        if raw != "":
+            values[name] = raw
+    return _check(values)
+
+
+def _read_file(file: Path, names: set[str]) -> dict[str, object]:
+    try:
+        content = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: is not valid TOML: {error}") from error
+    for key in content:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            raise ConfigError(
+                f"{file}: {key}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+            )
+    return content
+
+
+def _check(values: dict[str, object]) -> Config:
+    typed: dict[str, object] = {}
+    for field in msgspec.structs.fields(Config):
+        if field.name not in values:
+            continue
+        raw = values[field.name]
+        if field.name == "origins" and isinstance(raw, str):
+            raw = [part.strip() for part in raw.split(",") if part.strip()]
+        if field.type is bool and isinstance(raw, str):
+            raw = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(raw.lower(), raw.lower())
+        try:
+            typed[field.name] = msgspec.convert(raw, field.type, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            name = PREFIX + field.name.upper()
+            raise ConfigError(f"{name}: {raw!r} will not do: {error}") from error
+    config = Config(**typed)  # type: ignore[arg-type]
+    _relations(config)
+    return msgspec.structs.replace(config, data_dir=config.data_dir.expanduser().absolute())
+
+
+def _decode(kind: type, raw: object) -> object:
+    if kind is Path and isinstance(raw, str):
+        return Path(raw)
+    raise NotImplementedError
+
+
+def _relations(config: Config) -> None:
+    def refuse(name: str, why: str) -> None:
+        raise ConfigError(f"{PREFIX}{name.upper()}: {why}")
+
+    if not 0 <= config.port <= 65_535:
+        refuse("port", f"{config.port} is not between 0 and 65535")
+    if config.database_url is not None and not config.database_url.startswith(("postgres://", "postgresql://")):
+        refuse("database_url", "must begin with postgresql://")
+    if config.secret is not None and len(config.secret) < 32:
+        refuse("secret", "must have at least 32 characters")
+    if config.engine not in ("auto", "pocketsphinx", "whisperx") and ":" not in config.engine:
+        refuse("engine", f"{config.engine!r} is none of auto, pocketsphinx, whisperx, or package.module:Engine")
+    if config.engine == "whisperx":
+        refuse("engine", "whisperx arrives with a later version; use auto or pocketsphinx")
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        refuse("log_level", f"{config.log_level!r} is none of debug, info, warning, error")
+    if config.log_format not in ("auto", "json", "text"):
+        refuse("log_format", f"{config.log_format!r} is none of auto, json, text")
+    if not 1 <= config.token_hours <= 24 * 365:
+        refuse("token_hours", f"{config.token_hours} is not between 1 and 8760")
+    if not 1_000 <= config.abandon_ms <= 24 * 3_600_000:
+        refuse("abandon_ms", f"{config.abandon_ms} is not between 1000 and 86400000")
+    for name, part in LATER.items():
+        if getattr(config, name) is not None:
+            refuse(name, f"{part} arrives with a later version; unset it")

@@ -1,0 +1,91 @@
+"""Names and shapes of everything the server tells about itself: metrics and logs.
+
+Logs are static messages with data in fields; text that was spoken or typed, tokens and login codes never enter them.
+JSON where nobody watches, one readable line each on a terminal.
+"""
+
+import logging
+import sys
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from pythonjsonlogger.json import JsonFormatter
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Every metric, with its unit last in its name. One registry per process."""
+
+    def __init__(self) -> None:
+        self.registry: Final = CollectorRegistry(auto_describe=True)
+        self.sockets = Gauge("parlance_sockets", "Open sockets", registry=self.registry)
+        self.streams = Gauge("parlance_streams", "Live streams on this node", registry=self.registry)
+        self.audio_bytes = Counter("parlance_audio_bytes", "Encoded audio bytes taken in", registry=self.registry)
+        self.partials = Counter("parlance_partials", "Partial captions sent to rooms", registry=self.registry)
+        self.finals = Counter("parlance_finals", "Final segments committed", registry=self.registry)
+        self.hops_skipped = Counter(
+            "parlance_hypotheses_skipped", "Partial hypotheses skipped because the recogniser was behind",
+            registry=self.registry,
+        )  # fmt: skip
+        self.events_sent = Counter("parlance_events_sent", "Events put into sockets", registry=self.registry)
+        self.slow_consumers = Counter(
+            "parlance_slow_consumers", "Sockets cut off because they did not read", registry=self.registry
+        )
+        self.refusals = Counter("parlance_refusals", "Refused requests", ["code"], registry=self.registry)
+        self.worker_restarts = Counter(
+            "parlance_worker_restarts", "Recogniser processes started again", registry=self.registry
+        )
+        self.lag_seconds = Histogram(
+            "parlance_lag_seconds", "Received but not yet processed audio, sampled at each acknowledgement",
+            buckets=LATENCY_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.final_seconds = Histogram(
+            "parlance_final_seconds", "From the detected end of an utterance to its commit",
+            buckets=LATENCY_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.commit_seconds = Histogram(
+            "parlance_commit_seconds", "One commit batch", buckets=LATENCY_BUCKETS, registry=self.registry
+        )
+        self.search_seconds = Histogram(
+            "parlance_search_seconds", "One search query", buckets=LATENCY_BUCKETS, registry=self.registry
+        )
+        self.handler_seconds = Histogram(
+            "parlance_handler_seconds", "One client event, by name", ["event"],
+            buckets=LATENCY_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+
+
+METRICS: Final = Metrics()
+
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class TextFormatter(logging.Formatter):
+    """`12:00:01 info  message key=value`, for terminals."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{k}={v}" for k, v in vars(record).items() if k not in STANDARD)
+        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {record.getMessage()} {fields}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line.rstrip()
+
+
+def set_up_logging(level: str, style: str) -> None:
+    """Log to stderr. `style`: "json", "text", or "auto" (text on a terminal)."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = style == "text" or (style == "auto" and sys.stderr.isatty())
+    handler.setFormatter(
+        TextFormatter()
+        if text
+        else JsonFormatter(
+            "%(asctime)s %(levelname)s %(name)s %(message)s",
+            rename_fields={"asctime": "at", "levelname": "level", "name": "logger"},
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("aiohttp.access", "socketio", "engineio", "asyncio", "pgqueuer"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

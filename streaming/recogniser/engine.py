@@ -1,0 +1,64 @@
+"""What a speech engine implements inside a worker process.
+
+An engine is plain blocking code: the worker loads it once in a single-threaded process, forks, and drives one
+utterance at a time in each fork. It knows no sockets, no event loop and no other utterance.
+
+Boundary: `streaming.recogniser.worker` is the only caller in production; nothing here runs in the server process.
+Invariant: an utterance depends on its `UtteranceSpec` and its audio alone, never on the utterance before it in the
+same process (streams of different tenants share a process one after the other).
+"""
+
+import importlib
+from typing import Protocol, cast
+
+from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec
+from streaming.ports import Pcm16
+
+
+class EngineUtterance(Protocol):
+    """One utterance inside an engine. Calls come from one thread, in order, none after `final` or `discard`."""
+
+    def feed(self, audio: Pcm16) -> None:
+        """Append `audio`, any number of samples; decodes what it can."""
+        ...
+
+    def partial(self) -> Hypothesis:
+        """Hypothesis over all audio fed so far."""
+        ...
+
+    def final(self) -> Final:
+        """End the utterance: the best hypothesis over all of its audio, and the stream's next context."""
+        ...
+
+    def discard(self) -> None:
+        """End the utterance without a result."""
+        ...
+
+
+class Engine(Protocol):
+    """A recogniser's model. The constructor takes no argument and is cheap; `load` does the work.
+
+    An exception out of any method ends the process it happened in: the caller offers the audio again."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def load(self) -> None:
+        """Read the model into memory. Runs once, before any fork, and must leave no thread behind."""
+        ...
+
+    def begin(self, spec: UtteranceSpec) -> EngineUtterance:
+        """Begin an utterance; the previous one has ended. A `context` it does not understand is ignored."""
+        ...
+
+
+def load_class(reference: str) -> type[Engine]:
+    """Resolve `package.module:Class`. Raises ValueError for a malformed or unknown reference; what the module
+    itself raises while it is imported comes through unchanged."""
+    module_name, _, class_name = reference.partition(":")
+    if not module_name or not class_name:
+        raise ValueError(f"engine {reference!r} is not of the form package.module:Class")
+    found = getattr(importlib.import_module(module_name), class_name, None)
+    if not isinstance(found, type):
+        raise ValueError(f"engine {reference!r}: the module has no such class")  # noqa: TRY004 - a wrong name
+    return cast("type[Engine]", found)

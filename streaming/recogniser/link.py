@@ -1,0 +1,208 @@
+"""Messages and framing between a server and its recogniser workers.
+
+One frame = 4 bytes little-endian length + one msgpack message, a tagged array. The same frames run between the
+server and the worker's router and between the router and its decoder processes.
+
+Policy: a frame above `FRAME_BYTES_MAX` is skipped without being held and reported as `Oversized`; anything that is
+not exactly one of the messages is a `BadFrame`. Neither harms the frames behind it.
+
+Pure: bytes in, values out. Invariant: a reader holds at most one frame and one read of its caller.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from streaming.limits import KIB, LIMITS
+from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec
+from streaming.ports import Pcm16
+
+VERSION = 1
+"""Goes up with every incompatible change; a server refuses a worker of another version."""
+
+HEADER_BYTES = 4
+PCM_BYTES_MAX = 64 * KIB
+"""Audio in one message: 2 s, about 0.3 s of decoding, so that a discard or a stall is noticed between messages."""
+FRAME_BYTES_MAX = 256 * KIB
+"""The largest message is an `Open` with a full vocabulary: 200 terms x 80 characters x 4 bytes = 62.5 KiB, and a
+context of the engine's. Everything else is below 100 KiB."""
+CONTEXT_BYTES_MAX = 64 * KIB
+"""An engine's context: PocketSphinx takes 200 B, a prompt of Whisper's 1 KiB."""
+
+assert PCM_BYTES_MAX + KIB <= FRAME_BYTES_MAX, "a piece of audio fits into a frame"
+assert LIMITS.worker_inflight_bytes_max >= PCM_BYTES_MAX, "flow control lets at least one piece through"
+assert (
+    LIMITS.vocabulary_terms_max * (LIMITS.vocabulary_term_chars_max * 4 + 5) + CONTEXT_BYTES_MAX + 4 * KIB
+    <= FRAME_BYTES_MAX
+), "an Open fits into a frame"
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """`utterance` is the server's number for an utterance; it is never used twice on one link."""
+
+    utterance: int
+
+
+class Open(_Message, frozen=True):
+    """Begin an utterance. The server has made sure that a place is free."""
+
+    spec: UtteranceSpec
+
+
+class Audio(_Message, frozen=True):
+    """`pcm`: int16 little-endian mono 16 kHz, whole samples, at most `PCM_BYTES_MAX`. Answered by `Taken`."""
+
+    pcm: bytes
+
+
+class AskPartial(_Message, frozen=True):
+    """Wants a `PartialReady` with the same `request`, over all audio sent before."""
+
+    request: int
+
+
+class AskFinal(_Message, frozen=True):
+    """End of utterance: wants a `FinalReady`, which frees the place."""
+
+
+class Discard(_Message, frozen=True):
+    """Give the utterance up. Answered by `Discarded`, which frees the place, also when nobody knows it."""
+
+
+Request: TypeAlias = Open | Audio | AskPartial | AskFinal | Discard
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """First message of a worker: its model is loaded."""
+
+    version: int
+    capabilities: Capabilities
+
+
+class Taken(_Message, frozen=True):
+    """`n_bytes` more of the utterance's audio are decoded."""
+
+    n_bytes: int
+
+
+class PartialReady(_Message, frozen=True):
+    request: int
+    hypothesis: Hypothesis
+
+
+class FinalReady(_Message, frozen=True):
+    final: Final
+
+
+class Discarded(_Message, frozen=True):
+    pass
+
+
+class Lost(_Message, frozen=True):
+    """The utterance is gone and its place free: offer its audio again. `reason` never holds speech."""
+
+    reason: str
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """A frame made no sense and was skipped."""
+
+    reason: str
+
+
+Answer: TypeAlias = Hello | Taken | PartialReady | FinalReady | Discarded | Lost | Refused
+
+
+class BadFrame(ValueError):
+    """A payload is none of the expected messages. The text holds no payload."""
+
+
+class Oversized(msgspec.Struct, frozen=True):
+    """A frame of `n_bytes` was announced and is being skipped."""
+
+    n_bytes: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def payload(message: Request | Answer) -> bytes:
+    """One message, encoded, without its header."""
+    return _encoder.encode(message)
+
+
+def frame(message: Request | Answer) -> bytes:
+    """One message, ready to send. Raises ValueError above `FRAME_BYTES_MAX`."""
+    return frame_payload(payload(message))
+
+
+def frame_payload(encoded: bytes) -> bytes:
+    """Put the header before an encoded message. Raises ValueError above `FRAME_BYTES_MAX`."""
+    if len(encoded) > FRAME_BYTES_MAX:
+        raise ValueError(f"a message of {len(encoded)} bytes does not fit into a frame")
+    return len(encoded).to_bytes(HEADER_BYTES, "little") + encoded
+
+
+def decode_request(encoded: bytes) -> Request:
+    """Raises `BadFrame`."""
+    try:
+        message = _requests.decode(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadFrame(f"not a request ({len(encoded)} bytes, {type(error).__name__})") from None
+    if isinstance(message, Audio) and (len(message.pcm) % 2 or len(message.pcm) > PCM_BYTES_MAX):
+        raise BadFrame(f"audio of {len(message.pcm)} bytes")
+    return message
+
+
+def decode_answer(encoded: bytes) -> Answer:
+    """Raises `BadFrame`."""
+    try:
+        return _answers.decode(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadFrame(f"not an answer ({len(encoded)} bytes, {type(error).__name__})") from None
+
+
+def pcm_pieces(audio: Pcm16) -> list[bytes]:
+    """Cut `audio` into the payloads of `Audio` messages."""
+    data = np.ascontiguousarray(audio, dtype="<i2").tobytes()
+    return [data[at : at + PCM_BYTES_MAX] for at in range(0, len(data), PCM_BYTES_MAX)]
+
+
+def pcm_samples(pcm: bytes) -> Pcm16:
+    """The samples of an `Audio` message; read-only, shares its memory."""
+    return np.frombuffer(pcm, dtype="<i2").astype(np.int16, copy=False)
+
+
+class FrameReader:
+    """Cut a byte stream into frames, whatever the sizes in which it arrives."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._skip = 0
+
+    def feed(self, data: bytes) -> list[bytes | Oversized]:
+        """Take `data`; returns the payloads that it completed, with `Oversized` where one is skipped."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        self._buffer += data
+        out: list[bytes | Oversized] = []
+        at = 0
+        while len(self._buffer) - at >= HEADER_BYTES:
+            n_bytes = int.from_bytes(self._buffer[at : at + HEADER_BYTES], "little")
+            body = at + HEADER_BYTES
+            if n_bytes > FRAME_BYTES_MAX:
+                out.append(Oversized(n_bytes))
+                self._skip = max(0, n_bytes - (len(self._buffer) - body))
+                at = min(len(self._buffer), body + n_bytes)
+            elif len(self._buffer) - body < n_bytes:
+                break
+            else:
+                out.append(bytes(self._buffer[body : body + n_bytes]))
+                at = body + n_bytes
+        del self._buffer[:at]
+        return out
