@@ -1,0 +1,210 @@
+"""The life of a stream: encoded bytes from the tape, through decoding, endpointing and recognition, to final segments.
+
+    tape -> AudioDecoder -> frames -> SpeechDetector -> Endpointer -> Utterance (own task) -> sink
+
+Policy: the next utterance may be recognised while the previous one is being finished (at most
+`utterances_unfinished_max`), but finals are committed strictly in order. `committed_sample` only moves past audio that
+needs no further work, so a restart from it neither loses nor repeats a segment.
+
+Boundary: ports only; no socket, no database, no clock. Ends by a STOP mark, by `Fenced`, or by cancellation.
+"""
+
+import asyncio
+
+import msgspec
+import numpy as np
+
+from streaming.audio.endpoint import Effect, Endpointer, EndpointRules, UtteranceBegan
+from streaming.audio.pcm import decoder_for
+from streaming.audio.window import AudioWindow
+from streaming.limits import Limits
+from streaming.model import FRAME_SAMPLES, SAMPLE_RATE, AudioFormat, Final, Hypothesis, UtteranceSpec, samples_of
+from streaming.ports import Pcm16, Recogniser, SpeechDetector, TranscriptSink
+from streaming.tape import Mark, MarkKind, Tape
+from streaming.utterance import Utterance
+
+LOOKBACK_SAMPLES = samples_of(3_000)
+"""How far back an utterance may begin: pre-roll plus the speech that proves it, far below 3 s in every preset."""
+
+
+class StreamPlan(msgspec.Struct, frozen=True):
+    """What one pipeline run is to do.
+
+    `start_sample`: where recognition begins (0, or the committed sample of a resumed stream);
+    `next_ordinal`: number of the first segment it will commit; `name`: prefix of its segment ids."""
+
+    name: str
+    format: AudioFormat
+    language: str
+    vocabulary: tuple[str, ...]
+    rules: EndpointRules
+    start_sample: int
+    next_ordinal: int
+
+    @property
+    def start_byte(self) -> int:
+        """First byte of the encoded stream that recognition needs; raw encodings only."""
+        return self.start_sample * self.format.sample_rate // SAMPLE_RATE * self.format.frame_bytes
+
+
+class Progress(msgspec.Struct):
+    """How far a pipeline is: `processed_sample` went through endpointing, `settled_sample` needs no further work."""
+
+    processed_sample: int
+    settled_sample: int
+    segments: int
+
+
+class Pipeline:
+    """Recognise one stream. `run` is awaited by its owner; `progress` may be read at any time."""
+
+    def __init__(
+        self,
+        plan: StreamPlan,
+        *,
+        tape: Tape,
+        recogniser: Recogniser,
+        detector: SpeechDetector,
+        sink: TranscriptSink,
+        limits: Limits,
+    ) -> None:
+        self._plan = plan
+        self._tape = tape
+        self._recogniser = recogniser
+        self._detector = detector
+        self._sink = sink
+        self._limits = limits
+        self._decoder = decoder_for(plan.format)
+        self._endpointer = Endpointer(plan.rules, plan.start_sample)
+        self._window = AudioWindow(plan.start_sample, 2 * LOOKBACK_SAMPLES)
+        self._rest: Pcm16 = np.empty(0, np.int16)
+        self._utterance: Utterance | None = None
+        self._utterances = 0
+        self._unfinished = asyncio.Semaphore(limits.utterances_unfinished_max)
+        self._last: asyncio.Future[None] | None = None
+        self._context = b""
+        self._committed_sample = plan.start_sample
+        self._open_starts: list[int] = []
+        self._ordinal = plan.next_ordinal
+
+    @property
+    def progress(self) -> Progress:
+        settled = self._open_starts[0] if self._open_starts else self._endpointer.settled_sample
+        return Progress(
+            processed_sample=self._endpointer.position,
+            settled_sample=max(self._committed_sample, settled),
+            segments=self._ordinal - 1,
+        )
+
+    async def run(self) -> None:
+        """Run until the STOP mark and the commit of the last final. Raises `Fenced` or what the decoder raises."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._read(group)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    async def _read(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            item = await self._tape.next()
+            if isinstance(item, bytes):
+                await self._hear(self._decoder.feed(item), group)
+                await asyncio.sleep(0)  # a long backlog must not hold the loop
+                continue
+            await self._obey(item, group)
+            if item.kind is MarkKind.STOP:
+                return
+
+    async def _obey(self, mark: Mark, group: asyncio.TaskGroup) -> None:
+        if mark.kind is MarkKind.STOP:
+            tail = self._decoder.finish()
+            missing = -(len(self._rest) + len(tail)) % FRAME_SAMPLES
+            await self._hear(np.concatenate([tail, np.zeros(missing, np.int16)]), group)
+        await self._apply(self._endpointer.force_end(), group)
+        if mark.kind is MarkKind.FLUSH:
+            group.create_task(self._report_flush(mark.marker, *self._link()), name="flush")
+
+    async def _hear(self, audio: Pcm16, group: asyncio.TaskGroup) -> None:
+        """Cut decoded audio into frames and let the endpointer judge each."""
+        audio = np.concatenate([self._rest, audio])
+        whole = len(audio) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._rest = audio[whole:]
+        for at in range(0, whole, FRAME_SAMPLES):
+            frame = audio[at : at + FRAME_SAMPLES]
+            self._window.append(frame)
+            if self._utterance is not None:
+                self._utterance.feed(frame)
+            speech = self._detector.is_speech(frame, in_speech=self._endpointer.in_speech)
+            await self._apply(self._endpointer.step(speech), group)
+            self._window.drop_before(self._window.end_sample - LOOKBACK_SAMPLES)
+
+    async def _apply(self, effects: tuple[Effect, ...], group: asyncio.TaskGroup) -> None:
+        for effect in effects:
+            if isinstance(effect, UtteranceBegan):
+                await self._begin(effect.sample, group)
+            elif self._utterance is not None:
+                self._utterance.end(effect.sample)
+                self._utterance = None
+
+    async def _begin(self, sample: int, group: asyncio.TaskGroup) -> None:
+        await self._unfinished.acquire()
+        self._utterances += 1
+        languages = self._recogniser.capabilities.languages
+        language = self._plan.language
+        spec = UtteranceSpec(
+            utterance_id=f"{self._plan.name}.{self._utterances}",
+            start_sample=sample,
+            language=languages[0] if language == "auto" and len(languages) == 1 else language,
+            vocabulary=self._plan.vocabulary,
+            context=self._context,
+        )
+        utterance = Utterance(spec, recogniser=self._recogniser, on_partial=self._sink.partial, limits=self._limits)
+        held = self._window.slice(sample, self._window.end_sample)
+        if len(held):
+            utterance.feed(held)
+        self._utterance = utterance
+        self._open_starts.append(sample)
+        previous, done = self._link()
+        group.create_task(self._finish(utterance, previous, done), name=f"utterance {spec.utterance_id}")
+
+    def _link(self) -> tuple["asyncio.Future[None] | None", "asyncio.Future[None]"]:
+        """A place in the chain that keeps finals and flush reports in order."""
+        previous, done = self._last, asyncio.get_running_loop().create_future()
+        self._last = done
+        return previous, done
+
+    async def _finish(
+        self, utterance: Utterance, previous: "asyncio.Future[None] | None", done: "asyncio.Future[None]"
+    ) -> None:
+        final = await utterance.run()
+        if final is not None:
+            self._context = final.context
+        if previous is not None:
+            await previous
+        assert utterance.end_sample is not None, "run returns after the end"
+        await self._commit(utterance, final)
+        self._committed_sample = max(self._committed_sample, utterance.end_sample)
+        self._open_starts.pop(0)
+        self._unfinished.release()
+        done.set_result(None)
+
+    async def _commit(self, utterance: Utterance, final: Final | None) -> None:
+        assert utterance.end_sample is not None
+        # Poisonous audio has no hypothesis: what was already shown as stable becomes its final.
+        heard = Hypothesis((), until_sample=utterance.end_sample) if final is None else final.hypothesis
+        segment = utterance.builder.finish(heard, ordinal=self._ordinal, end_sample=utterance.end_sample)
+        if segment is None:
+            cleared = utterance.builder.clear()
+            if cleared is not None:
+                self._sink.partial(cleared)
+            return
+        await self._sink.final(segment, committed_sample=utterance.end_sample)
+        self._ordinal += 1
+
+    async def _report_flush(
+        self, marker: str, previous: "asyncio.Future[None] | None", done: "asyncio.Future[None]"
+    ) -> None:
+        if previous is not None:
+            await previous
+        self._sink.flushed(marker)
+        done.set_result(None)

@@ -1,0 +1,119 @@
+"""One utterance on its way through a recogniser that may die at any moment.
+
+Holds all audio of the utterance until it is over, so a lost worker is answered by opening anew and offering the audio
+again; what was committed as stable stays committed. Partial hypotheses run at fixed sample counts (every
+`Capabilities.hop_ms` of audio); hops missed while the recogniser was behind are skipped and counted, never queued.
+
+Boundary: the pipeline feeds and ends it; `run` talks to the recogniser and reports partials.
+Invariant: `run` returns after all fed audio was taken into account, or `None` when the audio proved to be poison.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from streaming.aio import Signal
+from streaming.errors import WorkerLost
+from streaming.limits import Limits
+from streaming.model import Final, Partial, UtteranceSpec, samples_of
+from streaming.ports import Pcm16, Recogniser, UtteranceDecoder
+from streaming.transcript.agreement import Agreement
+from streaming.transcript.segments import SegmentBuilder
+
+log = logging.getLogger(__name__)
+
+RETRY_S_MIN, RETRY_S_MAX = 0.05, 1.0
+"""Back-off between attempts: a forked decoder is back in milliseconds, a whole worker within about a second."""
+
+
+class Utterance:
+    """`feed` and `end` never wait; `run` is awaited by the pipeline's task for this utterance."""
+
+    def __init__(
+        self, spec: UtteranceSpec, *, recogniser: Recogniser, on_partial: Callable[[Partial], None], limits: Limits
+    ) -> None:
+        capabilities = recogniser.capabilities
+        self.spec = spec
+        self.end_sample: int | None = None
+        self.hops_skipped = 0
+        self.builder = SegmentBuilder(
+            spec.utterance_id, spec.start_sample, Agreement(capabilities.agreement, capabilities.holdback_words)
+        )
+        self._recogniser = recogniser
+        self._on_partial = on_partial
+        self._limits = limits
+        self._hop = samples_of(capabilities.hop_ms)
+        self._audio: list[Pcm16] = []
+        self._total = 0
+        self._signal = Signal()
+        self._hypothesised = 0
+
+    @property
+    def samples(self) -> int:
+        """Samples fed so far."""
+        return self._total
+
+    def feed(self, audio: Pcm16) -> None:
+        """Append audio; the pipeline's endpointing bounds the length."""
+        self._audio.append(audio)
+        self._total += len(audio)
+        self._signal.set()
+
+    def end(self, end_sample: int) -> None:
+        """No more audio; speech ended at `end_sample` of the recording."""
+        self.end_sample = end_sample
+        self._signal.set()
+
+    async def run(self) -> Final | None:
+        """Recognise to the end. Returns `None` after `utterance_attempts_max` lost workers over this audio."""
+        retry_s = RETRY_S_MIN
+        for _ in range(self._limits.utterance_attempts_max):
+            try:
+                return await self._attempt()
+            except WorkerLost:
+                log.warning("recogniser lost, offering the utterance again", extra={"samples": self._total})
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 2, RETRY_S_MAX)
+        log.error("utterance set aside after repeated worker losses", extra={"samples": self._total})
+        return None
+
+    async def _attempt(self) -> Final:
+        decoder = await self._recogniser.open(self.spec)
+        try:
+            fed = 0
+            while True:
+                ended = self.end_sample is not None
+                target = self._total if ended else self._total // self._hop * self._hop
+                if fed < target:
+                    await decoder.feed(self._slice(fed, target))
+                    fed = target
+                elif ended:
+                    return await decoder.final()
+                elif fed > self._hypothesised:
+                    await self._hypothesise(decoder, fed)
+                else:
+                    await self._signal.wait()
+        finally:
+            await decoder.discard()
+
+    async def _hypothesise(self, decoder: UtteranceDecoder, fed: int) -> None:
+        hypothesis = await decoder.partial()
+        self.hops_skipped += (fed - self._hypothesised) // self._hop - 1
+        self._hypothesised = fed
+        if self.end_sample is not None:
+            return
+        partial = self.builder.update(hypothesis)
+        if partial is not None:
+            self._on_partial(partial)
+
+    def _slice(self, start: int, end: int) -> Pcm16:
+        """Samples [start, end) of the utterance."""
+        parts: list[Pcm16] = []
+        at = 0
+        for piece in self._audio:
+            if at + len(piece) > start and at < end:
+                parts.append(piece[max(0, start - at) : end - at])
+            at += len(piece)
+        return np.concatenate(parts)
