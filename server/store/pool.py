@@ -1,0 +1,109 @@
+"""The way to the database. Tenant data is reached through `tenant_tx` only.
+
+Connections start as the role `parlance_app` (a connection default, so even RESET ROLE stays there): it is subject to
+row-level security and owns nothing. `tenant_tx` sets the tenant for one transaction; without it every policy is false.
+`shared_tx` is for what has no tenant: the job queue and the two SECURITY DEFINER look-ups.
+
+asyncpg's errors end here: a lost or refusing database is `Unavailable`, everything else is a defect and passes.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from streaming.errors import Unavailable
+
+Connection = Any
+"""asyncpg.Connection or its pool proxy; asyncpg ships no types."""
+
+APP_ROLE = "parlance_app"
+POOL_SIZE_MAX = 10
+"""Connections per node: two cores' worth of queries in flight, far below Postgres' default of 100."""
+COMMAND_TIMEOUT_S = 30.0
+ACQUIRE_TIMEOUT_S = 2.0
+"""PROTOCOL.md: an acknowledgement waits at most 2 s."""
+
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.DiskFullError,
+)
+"""What a lost, restarting or overfull database raises; but where it is a ValueError too (asyncpg cannot read the
+DSN), no retry mends it."""
+
+
+class Database:
+    """A pool of connections as `parlance_app`. `open` connects, `close` ends; both by the lifecycle. Until it is open
+    every transaction is `Unavailable`, so the server can answer while it starts."""
+
+    def __init__(self, dsn: str = "") -> None:
+        self._dsn = dsn
+        self._pool: Any = None
+
+    @property
+    def dsn(self) -> str:
+        return self._dsn
+
+    async def open(self, dsn: str | None = None) -> None:
+        """Connect, to `dsn` when given here. Raises `Unavailable` when the database cannot be reached."""
+        self._dsn = self._dsn if dsn is None else dsn
+        with translated():
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=POOL_SIZE_MAX,
+                command_timeout=COMMAND_TIMEOUT_S,
+                server_settings={"role": APP_ROLE, "application_name": "parlance"},
+            )
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    async def connect(self) -> Connection:
+        """A connection of one's own as `parlance_app`, for LISTEN; the caller closes it."""
+        with translated():
+            return await asyncpg.connect(
+                self._dsn, server_settings={"role": APP_ROLE, "application_name": "parlance-jobs"}
+            )
+
+    @asynccontextmanager
+    async def tenant_tx(self, tenant_id: str) -> AsyncIterator[Connection]:
+        """One transaction that sees and writes only this tenant's rows. Raises `Unavailable`."""
+        async with self._transaction() as connection:
+            await connection.execute("SELECT set_config('parlance.tenant', $1, true)", tenant_id)
+            yield connection
+
+    @asynccontextmanager
+    async def shared_tx(self) -> AsyncIterator[Connection]:
+        """One transaction that sees no tenant's rows. Raises `Unavailable`."""
+        async with self._transaction() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        if self._pool is None:
+            raise Unavailable("The database is not open.")
+        with translated():
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
+                yield connection
+
+
+class translated:
+    """Context manager: errors of a lost database become `Unavailable`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, LOST) and not isinstance(error, ValueError):
+            raise Unavailable("The database does not answer.", retry_after_ms=1_000) from error
