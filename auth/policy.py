@@ -1,0 +1,28 @@
+"""The one door: may this caller do this to that?
+
+Every path to a room, a recording, a segment or its media goes through `access`. A caller of another tenant, and
+anybody but the owner of a private recording, learns nothing: the answer is `NotFound`, as if it were not there.
+`Forbidden` is for what the caller can see but not do.
+
+Pure. Invariant: no path returns normally for a resource of another tenant.
+"""
+
+from auth.errors import Forbidden, NotFound
+from auth.model import Action, Identity, RecordingRef, Resource, Role, TenantRef, UserRef, Visibility
+
+RECORDERS = frozenset({Role.OWNER, Role.ADMIN, Role.MEMBER})
+
+
+def access(who: Identity, action: Action, what: Resource) -> None:
+    """Return when `who` may do `action` to `what`; raise `NotFound` or `Forbidden` otherwise."""
+    if what.tenant_id != who.tenant_id:
+        raise NotFound("There is nothing here by that name.")
+    match what:
+        case UserRef(user_id=user_id) if user_id != who.user_id:
+            raise NotFound("There is nothing here by that name.")
+        case RecordingRef(visibility=Visibility.PRIVATE, owner_id=owner_id) if owner_id != who.user_id:
+            raise NotFound("There is nothing here by that name.")
+        case RecordingRef() | TenantRef() | UserRef():
+            pass
+    if action is Action.RECORD and who.role not in RECORDERS:
+        raise Forbidden(f"The role {who.role.value} may watch and search but not record.")
