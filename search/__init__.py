@@ -1,0 +1,1 @@
+"""Finding what was said: queries, ranking, the index behind a port."""

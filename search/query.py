@@ -1,0 +1,226 @@
+"""From what somebody types to a `Query`, and from text to the words that are indexed.
+
+Policy: text and query go through the same `words_of`, so the database's own idea of a word, which changes with its
+locale, never matters: it only ever sees folded words between single spaces. The last word of a query is a prefix
+until a space or punctuation follows it. Scripts that are written without spaces are indexed character by character;
+words that stand side by side without a space are searched as a phrase.
+
+Boundary: typed text and cursors come from clients; any string is a query, a cursor that is not ours is `BadRequest`.
+Pure. Invariant: a folded word holds letters, digits, marks and single spaces only, so no tsquery can be injected.
+"""
+
+import base64
+import binascii
+import unicodedata
+import zlib
+from collections.abc import Sequence
+
+import msgspec
+
+from search.model import Cursor, Filters, Query, Sort
+from streaming.errors import BadRequest
+from streaming.limits import LIMITS, Limits
+
+WORD_CHARS_MAX = 64
+"""Code points of a word that are compared. Postgres refuses lexemes over 2,046 bytes; 64 x 4 bytes stay below, and
+the longest words of dictionaries have about 50 letters."""
+
+TEXT_WORDS_MAX = 10_000
+"""Words of one segment that are indexed. 30 s of talk have about 150; Postgres keeps no position above 16,383."""
+
+APOSTROPHES = frozenset("'\u2019")
+JOINERS = frozenset("\u200c\u200d\u00ad")
+"""Zero-width joiners and the soft hyphen: written inside words, typed by few."""
+
+UNSPACED = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x3400, 0x4DBF),  # Han, extension A
+    (0x4E00, 0x9FFF),  # Han
+    (0xF900, 0xFAFF),  # Han, compatibility
+    (0x20000, 0x323AF),  # Han, extensions B to H
+)
+"""Scripts that are written without spaces between words."""
+
+
+class WordSpan(msgspec.Struct, frozen=True):
+    """A word of a text: its folded form, and where it stands, [start, end) in code points.
+
+    `joined`: it follows the word before with at most an apostrophe between ("don't", and scripts without spaces).
+    """
+
+    folded: str
+    start: int
+    end: int
+    joined: bool = False
+
+
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def words_of(text: str) -> list[WordSpan]:
+    """The words of NFC text, in order: runs of letters, digits, marks and joiners; a character of an unspaced script
+    is a word with its marks. Folded: composed, without joiners, in the case for comparison (`str.casefold`)."""
+    spans: list[WordSpan] = []
+    at = 0
+    while at < len(text):
+        if not _begins_word(text[at]):
+            at += 1
+            continue
+        start = at
+        at = _end_of_word(text, at)
+        folded = _fold(text[start:at])
+        if folded:
+            between = text[spans[-1].end : start] if spans else " "
+            spans.append(WordSpan(folded, start, at, joined=between == "" or between in APOSTROPHES))
+    return spans
+
+
+def folded_text(text: str) -> str:
+    """What the index is made from: the folded words of NFC text between single spaces."""
+    return " ".join(span.folded for span in words_of(text)[:TEXT_WORDS_MAX])
+
+
+def parse(
+    text: str,
+    *,
+    filters: Filters | None = None,
+    sort: Sort = Sort.RELEVANCE,
+    limit: int = 20,
+    cursor: str | None = None,
+    limits: Limits = LIMITS,
+) -> Query:
+    """The query that was typed; `limit` is clamped. Raises `BadRequest` (field "cursor") for a foreign cursor."""
+    text = nfc(text)
+    spans = words_of(text)
+    taken = spans[: limits.query_words_max]
+    words: list[str] = []
+    for span in taken:
+        if span.joined:
+            words[-1] += f" {span.folded}"
+        else:
+            words.append(span.folded)
+    query = Query(
+        words=tuple(words),
+        prefix=bool(taken) and _goes_on(text[taken[-1].end :]),
+        filters=_clean(filters or Filters()),
+        sort=sort,
+        limit=min(max(limit, 1), limits.search_hits_max),
+    )
+    if cursor is None:
+        return query
+    return msgspec.structs.replace(query, cursor=decode_cursor(cursor, query))
+
+
+def tsquery(query: Query) -> str:
+    """The query in the syntax of `to_tsquery`: all words, quoted, the last with `:*` when it is a prefix."""
+    operands = [quoted(word) for word in query.words]
+    if operands and query.prefix:
+        operands[-1] += ":*"
+    return " & ".join(operands)
+
+
+def quoted(word: str) -> str:
+    """One operand of `to_tsquery`: quotes and backslashes doubled, so that any word is only a word."""
+    inside = word.replace("\x00", " ").replace("\\", "\\\\").replace("'", "''")
+    return f"'{inside}'"
+
+
+def query_key(query: Query) -> int:
+    """A number that tells queries apart, the same for every page of one."""
+    parts = (query.words, query.prefix, query.filters, query.sort.value)
+    return zlib.crc32(msgspec.msgpack.encode(parts))
+
+
+def encode_cursor(cursor: Cursor) -> str:
+    """Opaque to clients: base64url of msgpack, without padding."""
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(cursor)).rstrip(b"=").decode("ascii")
+
+
+def decode_cursor(text: str, query: Query) -> Cursor:
+    """Raises `BadRequest` (field "cursor") unless the cursor was given out for this query."""
+    try:
+        raw = text.encode("ascii")
+        cursor = msgspec.msgpack.decode(
+            base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True), type=Cursor
+        )
+    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError, ValueError) as error:
+        raise BadRequest("This cursor was not given out by this server.", field="cursor") from error
+    if cursor.query_key != query_key(query):
+        raise BadRequest("This cursor belongs to another query.", field="cursor")
+    return cursor
+
+
+def _begins_word(char: str) -> bool:
+    """Letters and decimal digits: what Postgres takes for a word in every locale (unlike "²" and "½")."""
+    return char.isalpha() or char.isdecimal()
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char)[0] == "M"
+
+
+def _end_of_word(text: str, start: int) -> int:
+    """Where the word that begins at `start` ends."""
+    alone = _is_unspaced(text[start])
+    at = start + 1
+    while at < len(text):
+        char = text[at]
+        follows = _begins_word(char) and not alone and not _is_unspaced(char)
+        if not (follows or _is_mark(char) or char in JOINERS):
+            break
+        at += 1
+    while text[at - 1] in JOINERS:
+        at -= 1
+    return at
+
+
+def _fold(word: str) -> str:
+    plain = "".join(char for char in word if char not in JOINERS)
+    folded = nfc(nfc(plain).casefold())
+    return "".join(char for char in folded if _begins_word(char) or _is_mark(char))[:WORD_CHARS_MAX]
+
+
+def _goes_on(rest: str) -> bool:
+    """Whether what follows the last word leaves it open: nothing, or an apostrophe that is being typed."""
+    return all(char in APOSTROPHES or char in JOINERS for char in rest)
+
+
+def _is_unspaced(char: str) -> bool:
+    code = ord(char)
+    return code >= UNSPACED[0][0] and any(low <= code <= high for low, high in UNSPACED)
+
+
+def _clean(filters: Filters) -> Filters:
+    """Values that no stored text can equal (NUL, lone surrogates) are dropped; an empty list means no filter."""
+    return Filters(
+        recording_ids=_storable(filters.recording_ids),
+        speakers=_storable(filters.speakers),
+        languages=_storable(filters.languages and tuple(tag.lower() for tag in filters.languages)),
+        tags=_storable(filters.tags),
+        from_ms=filters.from_ms,
+        to_ms=filters.to_ms,
+    )
+
+
+def _storable(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    if not values:
+        return None
+    return tuple(v for v in values if "\x00" not in v and not any("\ud800" <= c <= "\udfff" for c in v))
+
+
+__all__ = [
+    "WordSpan",
+    "decode_cursor",
+    "encode_cursor",
+    "folded_text",
+    "nfc",
+    "parse",
+    "query_key",
+    "quoted",
+    "tsquery",
+    "words_of",
+]

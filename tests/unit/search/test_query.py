@@ -1,0 +1,202 @@
+"""Queries from typed text, words from any text, and cursors."""
+
+import unicodedata
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.model import Cursor, Filters, Position, Query, Sort
+from search.query import (
+    TEXT_WORDS_MAX,
+    WORD_CHARS_MAX,
+    decode_cursor,
+    encode_cursor,
+    folded_text,
+    nfc,
+    parse,
+    query_key,
+    quoted,
+    tsquery,
+    words_of,
+)
+from streaming.errors import BadRequest
+from streaming.limits import LIMITS, Limits
+
+ANY = st.text(max_size=60)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words", "prefix"),
+    [
+        ("", (), False),
+        (" \t\n", (), False),
+        ("?!…", (), False),
+        ("\x00", (), False),
+        ("😀", (), False),
+        ("Hello", ("hello",), True),
+        ("hello wor", ("hello", "wor"), True),
+        ("hello wor ", ("hello", "wor"), False),
+        ("hello, world!", ("hello", "world"), False),
+        ("don't", ("don t",), True),
+        ("Don’t go", ("don t", "go"), True),
+        ("don'", ("don",), True),
+        ("'quoted'", ("quoted",), True),
+        ("rock'n'roll ", ("rock n roll",), False),
+        ("state-of-the", ("state", "of", "the"), True),
+        ("3.14", ("3", "14"), True),
+        ("snake_case", ("snake", "case"), True),
+        ("STRASSE Straße ", ("strasse", "strasse"), False),
+        ("cafe\u0301", ("café",), True),
+        ("今天 ok", ("今 天", "ok"), True),
+        ("mix中文ed", ("mix 中 文 ed",), True),
+        ("हिन्दी", ("हिन्दी",), True),
+        ("می\u200cخواهم", ("میخواهم",), True),
+        ("a\u00adb", ("ab",), True),
+        ("10 m² or ½", ("10", "m", "or"), False),
+        ("\u0301 lone mark", ("lone", "mark"), True),
+        ("\ud800word", ("word",), True),
+    ],
+)
+def test_words_and_prefix(typed: str, words: tuple[str, ...], prefix: bool) -> None:
+    query = parse(typed)
+    assert (query.words, query.prefix) == (words, prefix)
+    assert query.is_empty is (words == ())
+
+
+def test_words_past_the_limit_are_dropped_and_then_nothing_is_a_prefix() -> None:
+    limits = Limits(query_words_max=3)
+    assert parse("one two three", limits=limits).prefix
+    query = parse("one two three four", limits=limits)
+    assert (query.words, query.prefix) == (("one", "two", "three"), False)
+    assert parse("don't won't", limits=limits).words == ("don t", "won")
+
+
+def test_long_words_are_cut_alike_in_query_and_text() -> None:
+    word = "a" * 500
+    assert parse(word).words == (folded_text(word),) == ("a" * WORD_CHARS_MAX,)
+
+
+def test_long_texts_are_cut() -> None:
+    assert len(folded_text("word " * (TEXT_WORDS_MAX + 5)).split(" ")) == TEXT_WORDS_MAX
+
+
+@pytest.mark.parametrize(("asked", "given_"), [(-5, 1), (0, 1), (20, 20), (10**9, LIMITS.search_hits_max)])
+def test_the_limit_is_clamped(asked: int, given_: int) -> None:
+    assert parse("tea", limit=asked).limit == given_
+
+
+@given(ANY)
+def test_folded_words_hold_nothing_but_letters_digits_and_marks(text: str) -> None:
+    for span in words_of(nfc(text)):
+        assert span.folded
+        assert len(span.folded) <= WORD_CHARS_MAX
+        assert all(unicodedata.category(c)[0] in "LNM" for c in span.folded)
+
+
+@given(ANY)
+def test_spans_are_in_order_and_within_the_text(text: str) -> None:
+    text = nfc(text)
+    end = 0
+    for span in words_of(text):
+        assert end <= span.start < span.end <= len(text)
+        end = span.end
+
+
+@given(ANY)
+def test_a_text_is_found_by_itself(text: str) -> None:
+    """Query and index fold alike: the tokens of a query are those of the text."""
+    query = parse(text)
+    assert " ".join(query.words).split() == folded_text(nfc(text)).split()[: LIMITS.query_words_max]
+
+
+def test_the_tsquery_of_a_query() -> None:
+    assert tsquery(parse("")) == ""
+    assert tsquery(parse("don't stop")) == "'don t' & 'stop':*"
+    assert tsquery(parse("stop ")) == "'stop'"
+
+
+@given(ANY)
+def test_a_quoted_word_ends_where_it_ends(word: str) -> None:
+    operand = quoted(word)
+    inside = operand[1:-1]
+    assert "\x00" not in operand
+    assert (operand[0], operand[-1]) == ("'", "'")
+    assert inside.replace("\\\\", "").count("\\") == 0
+    assert inside.replace("''", "").count("'") == 0
+
+
+@pytest.mark.parametrize(
+    ("filters", "empty"),
+    [
+        (Filters(), False),
+        (Filters(recording_ids=(), speakers=(), languages=(), tags=()), False),
+        (Filters(tags=("x",)), True),
+        (Filters(speakers=("\x00",)), True),
+        (Filters(recording_ids=("\ud800", "fine")), False),
+        (Filters(from_ms=5, to_ms=5), True),
+        (Filters(from_ms=5, to_ms=6), False),
+    ],
+)
+def test_filters_that_cannot_be_met_make_an_empty_query(filters: Filters, empty: bool) -> None:
+    assert parse("tea", filters=filters).is_empty is empty
+
+
+def test_language_filters_are_lower_case() -> None:
+    assert parse("tea", filters=Filters(languages=("en-US",))).filters.languages == ("en-us",)
+
+
+# --- cursors ------------------------------------------------------------------------------------------------------
+QUERY = parse("tea")
+CURSOR = Cursor(query_key(QUERY), Position(0.25, 1_700_000_000_000_000, "s1"), 1_700_000_000_000_001, None)
+
+
+def test_a_cursor_survives_the_way_to_the_client_and_back() -> None:
+    text = encode_cursor(CURSOR)
+    assert text.isascii()
+    assert len(text) <= 500
+    assert parse("tea", cursor=text).cursor == CURSOR
+
+
+@given(st.text(max_size=80) | st.binary(max_size=60).map(lambda raw: raw.hex()))
+def test_garbage_is_no_cursor(text: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        decode_cursor(text, QUERY)
+    assert caught.value.field == "cursor"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {},
+        [1, [0.5, 1, "s"], 1],
+        [query_key(QUERY), [0.5, 1, "s"], 1, None, "more"],
+        [query_key(QUERY), [0.5, 1, ""], 1, None],
+        [query_key(QUERY), [0.5, 1, "a\x00b"], 1, None],
+        [query_key(QUERY), [0.5, 10**18, "s"], 1, None],
+        [query_key(QUERY), ["0.5", 1, "s"], 1, None],
+        [query_key(QUERY) ^ 1, [0.5, 1, "s"], 1, None],
+    ],
+)
+def test_a_forged_cursor_is_refused(content: Any) -> None:
+    with pytest.raises(BadRequest):
+        decode_cursor(encode_cursor(content), QUERY)
+    assert msgspec.msgpack.encode(content)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        parse("tea "),
+        parse("coffee"),
+        parse("tea", sort=Sort.NEWEST),
+        parse("tea", filters=Filters(speakers=("S1",))),
+    ],
+)
+def test_a_cursor_belongs_to_one_query(other: Query) -> None:
+    with pytest.raises(BadRequest):
+        decode_cursor(encode_cursor(CURSOR), other)
+    assert decode_cursor(encode_cursor(CURSOR), parse("TEA", limit=5)) == CURSOR
