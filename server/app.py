@@ -1,0 +1,230 @@
+"""The composition root: the one place where parts are chosen and wired. Nothing here decides anything at run time.
+
+embedded Postgres or a URL -> migrations -> Database
+Database -> feed -> Hub, Committer -> Desk (recogniser worker, audio log) -> sockets, HTTP
+Database -> Postgres index -> SearchDesk, job runner
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import uvloop
+from aiohttp import web
+
+from auth.model import Role
+from search.postgres import PostgresIndex
+from server.config import Config
+from server.edge.authenticate import Authenticator
+from server.edge.handlers import Handlers
+from server.edge.http import BODY_BYTES_MAX, Http, Readiness, add_headers, boundary
+from server.edge.searching import SearchDesk
+from server.edge.sockets import Sockets
+from server.jobs.index import IndexSegments, enqueue_index, index_handler
+from server.jobs.queue import JobRunner
+from server.lifecycle import Components, StopRequest, first_of, open_database
+from server.live.desk import Desk
+from server.media.audiolog import MediaStore
+from server.rooms.hub import Hub
+from server.secret import signing_secret
+from server.store import feed
+from server.store.commits import Committer
+from server.store.embedded import EmbeddedPostgres
+from server.store.identity import IdentityStore
+from server.store.migrate import migrate
+from server.store.pool import Connection, Database
+from server.store.segments import FinalWrite
+from server.telemetry import set_up_logging
+from server.workers.local import LocalRecogniser, engine_ref
+from streaming.errors import Unavailable
+from streaming.limits import LIMITS
+from streaming.protocol.messages import EngineInfo
+
+log = logging.getLogger(__name__)
+
+PAGE_FOLDER = Path(__file__).resolve().parent.parent / "clients" / "js" / "app" / "dist"
+FIRST_TENANT, FIRST_USER = "demo", "owner"
+LOGIN_LINK_TTL_S = 3_600
+SYNC_THREADS = 4
+"""fdatasync takes milliseconds and blocks its thread; four keep hundreds of streams within their second."""
+
+
+class LogReader:
+    """`server.rooms.hub.LogReader` over the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def head(self, tenant_id: str, room: str) -> feed.Head:
+        async with self._database.tenant_tx(tenant_id) as connection:
+            return await feed.head(connection, tenant_id, room)
+
+    async def read(self, tenant_id: str, room: str, after_seq: int, limit: int) -> list[feed.Event]:
+        async with self._database.tenant_tx(tenant_id) as connection:
+            return await feed.read(connection, tenant_id, room, after_seq=after_seq, limit=limit)
+
+
+async def enqueue_finals(connection: Connection, tenant_id: str, finals: Sequence[FinalWrite]) -> None:
+    """`server.store.commits.EnqueueIndex`: a job for each recording, in the finals' own transaction."""
+    await enqueue_index(
+        connection,
+        [
+            IndexSegments(tenant_id=tenant_id, recording_id=final.recording_id, segment_ids=(final.segment.segment_id,))
+            for final in finals
+        ],
+    )
+
+
+class App:
+    """Everything one process runs. Built whole before anything opens."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.readiness = Readiness()
+        self.database = Database()
+        self.identities = IdentityStore(self.database)
+        self.executor = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="disk")
+        self.recogniser = LocalRecogniser(engine_ref(config.engine), command=config.worker_command, limits=LIMITS)
+        authenticate = Authenticator(self.identities, secret=signing_secret(config), ttl_s=config.token_hours * 3_600)
+        media = MediaStore(config.data_dir / "media", self.executor)
+        index = PostgresIndex(self.database.tenant_tx, LIMITS)
+        self.hub = Hub(LogReader(self.database), LIMITS)
+        self.committer = Committer(self.database, self.hub, enqueue_finals, LIMITS)
+        self.jobs = JobRunner(self.database.connect, [index_handler(self.database, index)])
+        self.desk = Desk(
+            database=self.database,
+            media=media,
+            hub=self.hub,
+            committer=self.committer,
+            recogniser=self.recogniser,
+            node=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            abandon_ms=config.abandon_ms,
+            limits=LIMITS,
+        )
+        handlers = Handlers(
+            authenticate=authenticate,
+            database=self.database,
+            hub=self.hub,
+            desk=self.desk,
+            search=SearchDesk(index, LIMITS),
+            engine=self.engine,
+            limits=LIMITS,
+        )
+        self.sockets = Sockets(
+            authenticate=authenticate,
+            handlers=handlers,
+            hub=self.hub,
+            engine=self.engine,
+            origins=[config.url, *config.origins],
+            limits=LIMITS,
+        )
+        self.web = web.Application(middlewares=[boundary], client_max_size=BODY_BYTES_MAX)
+        self.web.on_response_prepare.append(add_headers)
+        self.sockets.attach(self.web)
+        Http(
+            authenticate=authenticate,
+            database=self.database,
+            media=media,
+            readiness=self.readiness,
+            page_folder=PAGE_FOLDER,
+        ).attach(self.web)
+
+    def engine(self) -> EngineInfo:
+        """What clients are told about the recogniser."""
+        try:
+            capabilities = self.recogniser.capabilities
+        except Unavailable:
+            return EngineInfo(name=self.config.engine, model="", state=self.recogniser.state)
+        return EngineInfo(
+            name=capabilities.name,
+            model=capabilities.model,
+            state=self.recogniser.state,
+            notice=capabilities.notice,
+        )
+
+    async def login_url(self) -> str:
+        """The page's address with a one-time login of the first tenant's owner."""
+        tenant_id = await self.identities.ensure_tenant(FIRST_TENANT)
+        user = await self.identities.ensure_user(tenant_id, FIRST_USER, Role.OWNER)
+        code = await self.identities.create_login_link(tenant_id, user.user_id, LOGIN_LINK_TTL_S)
+        return f"{self.config.url}/#login={code}"
+
+
+async def run(config: Config) -> int:
+    """Run the server until it is told to stop. Returns the exit status."""
+    stop = StopRequest()
+    components = Components()
+    listener = socket.create_server((config.host, config.port), family=_family(config.host), backlog=1024)
+    config = msgspec.structs.replace(config, port=listener.getsockname()[1])
+    app = App(config)
+    runner = web.AppRunner(app.web, access_log=None, shutdown_timeout=2)
+    postgres: EmbeddedPostgres | None = None
+    failed = False
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+
+        async def start() -> None:
+            nonlocal postgres
+            components.start("recogniser", app.recogniser.run())
+            dsn = config.database_url
+            if dsn is None:
+                postgres = EmbeddedPostgres(config.data_dir / "postgres")
+                dsn = await postgres.start()
+            await open_database(app.database, dsn, migrate)
+            components.start("hub", app.hub.run())
+            components.start("committer", app.committer.run())
+            components.start("jobs", app.jobs.run())
+            await app.recogniser.ready()
+            components.start("desk", app.desk.run())
+            app.readiness.missing.discard("start")
+            _tell_ready(await app.login_url(), app.engine())
+            await stop.wait()
+
+        async def fail() -> None:
+            nonlocal failed
+            await components.wait_failed()
+            failed = True
+
+        await first_of(start(), stop.wait(), fail())
+    finally:
+        app.readiness.missing.add("stopping")
+        await app.sockets.close("draining", "The server is shutting down.")
+        await components.stop()
+        await runner.cleanup()
+        await app.database.close()
+        if postgres is not None:
+            await postgres.stop()
+        app.executor.shutdown(wait=True)
+    return 1 if failed else 0
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _tell_ready(url: str, engine: EngineInfo) -> None:
+    lines = [f"\nParlance is ready. Open this link to sign in (it works once):\n\n  {url}\n"]
+    if engine.notice:
+        lines.append(f"  Note: {engine.notice}\n")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+    log.info("ready", extra={"engine": engine.name, "model": engine.model})
+
+
+def serve(config: Config) -> int:
+    """Blocking; returns the exit status. Errors a person can mend are one sentence on stderr."""
+    set_up_logging(config.log_level, config.log_format)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run(config))
+    except OSError as error:
+        sys.stderr.write(f"parlance: cannot listen on {config.host}:{config.port}: {error.strerror}.\n")
+        return 1

@@ -1,0 +1,202 @@
+"""What each client event does. Called by `sockets` with a decoded message; returns the acknowledgement's fields.
+
+A handler checks access through the one door (`auth.policy.access`), offers the work, and returns. What takes longer
+runs in the connection's scope and ends in an event.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from auth.errors import Unauthenticated
+from auth.model import Action, Identity, TenantRef, UserRef
+from auth.policy import access
+from server.edge.connection import Connection
+from server.edge.searching import SearchDesk
+from server.live.desk import Desk
+from server.live.stream import LiveStream
+from server.rooms.hub import Hub, RoomKey
+from server.store import feed, recordings
+from server.store.pool import Database
+from streaming.errors import NotFound, QuotaExceeded, StreamEnded, Unavailable
+from streaming.limits import Limits
+from streaming.protocol import messages as m
+from streaming.protocol.messages import ClientMessage, EngineInfo
+
+log = logging.getLogger(__name__)
+
+Answer = dict[str, Any]
+Handler = Callable[[Connection, Any], Awaitable[Answer]]
+
+
+class Handlers:
+    """The table of events and what they need."""
+
+    def __init__(
+        self,
+        *,
+        authenticate: Callable[[str], Awaitable[Identity]],
+        database: Database,
+        hub: Hub,
+        desk: Desk,
+        search: SearchDesk,
+        engine: Callable[[], EngineInfo],
+        limits: Limits,
+    ) -> None:
+        self._authenticate = authenticate
+        self._database = database
+        self._hub = hub
+        self._desk = desk
+        self._search = search
+        self._engine = engine
+        self._limits = limits
+        self._table: dict[str, Handler] = {
+            "auth:refresh": self._auth_refresh,
+            "room:join": self._room_join,
+            "room:leave": self._room_leave,
+            "events:read": self._events_read,
+            "voice:recording:start": self._recording_start,
+            "voice:recording:chunk": self._recording_chunk,
+            "voice:recording:flush": self._recording_flush,
+            "voice:recording:pause": self._recording_pause,
+            "voice:recording:resume": self._recording_resume,
+            "voice:recording:stop": self._recording_stop,
+            "search:query": self._search_query,
+            "search:cancel": self._search_cancel,
+        }
+        assert self._table.keys() == m.CLIENT_EVENTS.keys(), "every event of the protocol has its handler"
+
+    async def handle(self, connection: Connection, event: str, message: ClientMessage) -> Answer:
+        return await self._table[event](connection, message)
+
+    def client_gone(self, connection: Connection) -> None:
+        self._desk.client_gone(connection)
+
+    # --- identity ---------------------------------------------------------------------------------------------
+    async def _auth_refresh(self, connection: Connection, message: m.AuthRefresh) -> Answer:
+        identity = await self._authenticate(message.token)
+        who = connection.identity
+        if (identity.tenant_id, identity.user_id) != (who.tenant_id, who.user_id):
+            raise Unauthenticated("The new token belongs to somebody else.", field="token")
+        connection.identity = identity
+        connection.expire_at(identity.expires_at)
+        return {"expires_at": identity.expires_at}
+
+    # --- rooms ------------------------------------------------------------------------------------------------
+    async def join_own_rooms(self, connection: Connection) -> None:
+        """PROTOCOL.md: after the connect the socket is in its tenant's and its user's room."""
+        who = connection.identity
+        for room in (f"tenant:{who.tenant_id}", f"user:{who.user_id}"):
+            key = (who.tenant_id, room)
+            while key not in connection.rooms:
+                connection.rooms.add(key)
+                try:
+                    await self._hub.join(connection, key, after_seq=None)
+                except Unavailable:
+                    connection.rooms.discard(key)
+                    await asyncio.sleep(1)
+            await self._hub.catch_up(connection, key)
+
+    async def _room(self, who: Identity, room: str) -> RoomKey:
+        """The room's key, when the caller may read it. Raises `NotFound`."""
+        kind, _, name = room.partition(":")
+        match kind:
+            case "tenant":
+                access(who, Action.READ, TenantRef(tenant_id=name))
+            case "user":
+                access(who, Action.READ, UserRef(tenant_id=who.tenant_id, user_id=name))
+            case "recording":
+                async with self._database.tenant_tx(who.tenant_id) as connection:
+                    row = await recordings.get(connection, who.tenant_id, name)
+                access(who, Action.READ, row.ref)
+            case _:
+                raise NotFound("There is no such room.", field="room")
+        return (who.tenant_id, room)
+
+    async def _room_join(self, connection: Connection, message: m.RoomJoin) -> Answer:
+        key = await self._room(connection.identity, message.room)
+        if key not in connection.rooms and len(connection.rooms) >= self._limits.rooms_per_socket_max:
+            raise QuotaExceeded(f"At most {self._limits.rooms_per_socket_max} rooms per socket.", field="room")
+        connection.rooms.add(key)
+        try:
+            head = await self._hub.join(connection, key, after_seq=message.after_seq)
+        except BaseException:
+            connection.rooms.discard(key)
+            raise
+        connection.scope.spawn(self._hub.catch_up(connection, key), name="catch up")
+        return {"room": message.room, "seq": head.seq, "first_seq": head.first_seq}
+
+    async def _room_leave(self, connection: Connection, message: m.RoomLeave) -> Answer:
+        key = (connection.identity.tenant_id, message.room)
+        if key not in connection.rooms:
+            raise NotFound("This connection is not in that room.", field="room")
+        connection.rooms.discard(key)
+        self._hub.leave(connection, key)
+        return {"room": message.room}
+
+    async def _events_read(self, connection: Connection, message: m.EventsRead) -> Answer:
+        key = await self._room(connection.identity, message.room)
+        limit = min(message.limit, self._limits.events_read_max)
+        async with self._database.tenant_tx(key[0]) as db:
+            head = await feed.head(db, *key)
+            events = await feed.read(db, *key, after_seq=message.after_seq, limit=limit)
+        last = events[-1].seq if events else message.after_seq
+        return {
+            "events": [event.wire() for event in events],
+            "seq": head.seq,
+            "first_seq": head.first_seq,
+            "more": last < head.seq,
+        }
+
+    # --- live audio -------------------------------------------------------------------------------------------
+    async def _recording_start(self, connection: Connection, message: m.RecordingStart) -> Answer:
+        started = await self._desk.start(connection.identity, connection, message)
+        connection.past_streams.append(started.stream.stream_id)
+        return {
+            "recording_id": started.stream.recording_id,
+            "stream_id": started.stream.stream_id,
+            "resume_token": started.resume_token,
+            "offset": started.offset,
+            "credit_bytes": started.credit_bytes,
+            "engine": msgspec.to_builtins(self._engine()),
+        }
+
+    def _stream(self, connection: Connection, stream_id: str) -> LiveStream:
+        try:
+            return self._desk.of_client(connection, stream_id)
+        except NotFound:
+            if stream_id in connection.past_streams:
+                raise StreamEnded("This stream has ended.", field="stream_id") from None
+            raise
+
+    async def _recording_chunk(self, connection: Connection, message: m.RecordingChunk) -> Answer:
+        self._stream(connection, message.stream_id).chunk(message.offset, message.audio)
+        return {}
+
+    async def _recording_flush(self, connection: Connection, message: m.RecordingFlush) -> Answer:
+        self._stream(connection, message.stream_id).flush(message.marker)
+        return {}
+
+    async def _recording_pause(self, connection: Connection, message: m.RecordingPause) -> Answer:
+        self._stream(connection, message.stream_id).pause()
+        return {}
+
+    async def _recording_resume(self, connection: Connection, message: m.RecordingResume) -> Answer:
+        self._stream(connection, message.stream_id).resume()
+        return {}
+
+    async def _recording_stop(self, connection: Connection, message: m.RecordingStop) -> Answer:
+        self._stream(connection, message.stream_id).stop(message.offset)
+        return {}
+
+    # --- search -----------------------------------------------------------------------------------------------
+    async def _search_query(self, connection: Connection, message: m.SearchQuery) -> Answer:
+        self._search.query(connection, message)
+        return {}
+
+    async def _search_cancel(self, connection: Connection, message: m.SearchCancel) -> Answer:
+        self._search.cancel(connection, message.request_id)
+        return {}

@@ -1,0 +1,337 @@
+"""The desk of live streams on this node: starts them, hands them over, adopts the orphaned, ends them.
+
+A takeover and the adoption of a stream whose node died are the same path as a start: fence (epoch + 1), open the audio
+log, run a pipeline from the committed sample. A client that comes back gets the byte offset at which to go on.
+
+Invariant: at most one `LiveStream` per recording runs here; its predecessor has stopped before it reads the log.
+"""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+
+import msgspec
+
+from auth.model import Action, Identity, TenantRef, Visibility
+from auth.policy import access
+from server.media.audiolog import MediaStore
+from server.rooms.hub import Hub
+from server.store import feed, recordings
+from server.store.commits import Committer
+from server.store.pool import Database
+from streaming.aio import Scope, cancel_and_wait
+from streaming.audio.endpoint import CONVERSATION, with_endpointing, within
+from streaming.audio.vad import detector_for
+from streaming.errors import (
+    BadRequest,
+    Fenced,
+    NotFound,
+    QuotaExceeded,
+    RecordingBusy,
+    Unavailable,
+    UnsupportedEncoding,
+    UnsupportedLanguage,
+)
+from streaming.limits import Limits
+from streaming.model import AudioFormat, Encoding
+from streaming.pipeline import StreamPlan
+from streaming.ports import Recogniser
+from streaming.protocol.messages import RecordingStart
+
+from .sink import RoomSink
+from .stream import Client, EndReason, LiveStream
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 2.0
+SWEEP_ROWS_MAX = 50
+END_RETRY_S_MAX = 5.0
+SUPPORTED = frozenset({Encoding.PCM_S16LE})
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The acknowledgement of `voice:recording:start`."""
+
+    stream: LiveStream
+    resume_token: str
+    offset: int
+    credit_bytes: int
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(10)}"
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a resume token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+class Desk:
+    """`start`, `of_client` and `client_gone` serve the edge; `run` is a component of the lifecycle."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        media: MediaStore,
+        hub: Hub,
+        committer: Committer,
+        recogniser: Recogniser,
+        node: str,
+        abandon_ms: int,
+        limits: Limits,
+    ) -> None:
+        self._database = database
+        self._media = media
+        self._hub = hub
+        self._committer = committer
+        self._recogniser = recogniser
+        self._node = node
+        self._abandon_ms = abandon_ms
+        self._limits = limits
+        self._scope = Scope("streams", on_error=self._stream_crashed)
+        self._streams: dict[str, LiveStream] = {}
+        self._tasks: dict[tuple[str, str], tuple[LiveStream, asyncio.Task[None]]] = {}
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+
+    # --- for the edge -----------------------------------------------------------------------------------------
+    async def start(self, who: Identity, client: Client, wanted: RecordingStart) -> Started:
+        """Start a recording, or take its stream over. Raises any of the tree's request errors."""
+        if (
+            sum(1 for stream in self._streams.values() if stream.client is client)
+            >= self._limits.streams_per_socket_max
+        ):
+            raise QuotaExceeded(f"At most {self._limits.streams_per_socket_max} streams per socket.")
+        if wanted.recording_id is not None:
+            return await self._resume(who, client, wanted)
+        access(who, Action.RECORD, TenantRef(tenant_id=who.tenant_id))
+        fmt = self._format(wanted)
+        self._check_language(wanted.language)
+        resume_token = secrets.token_urlsafe(24)
+        row = recordings.RecordingRow(
+            tenant_id=who.tenant_id,
+            recording_id=new_id("rec"),
+            owner_id=who.user_id,
+            owner_name=who.user_name,
+            title=(wanted.title or "").strip() or time.strftime("Recording of %Y-%m-%d %H:%M"),
+            visibility=Visibility(wanted.visibility),
+            language=wanted.language,
+            state="live",
+            engine=self._recogniser.capabilities.name,
+            format=fmt,
+            options=recordings.StreamOptions(
+                endpointing_ms=wanted.endpointing_ms, vocabulary=tuple(wanted.vocabulary), words=wanted.words
+            ),
+            started_at=time.time_ns() // 1_000_000,
+            ended_at=None,
+            duration_ms=0,
+            segment_count=0,
+        )
+        stream = recordings.StreamRow(stream_id=new_id("st"), epoch=1, committed_sample=0, next_ordinal=1, idle_ms=0)
+        async with self._database.tenant_tx(who.tenant_id) as connection:
+            await recordings.insert(
+                connection,
+                row,
+                stream_id=stream.stream_id,
+                node=self._node,
+                lease_ms=self._limits.lease_ms,
+                token_hash=token_hash(resume_token),
+            )
+            events = await self._notice(connection, row, "recording:started", {})
+        self._hub.announce(events)
+        live = self._launch(row, stream, client)
+        return Started(live, resume_token, live.ledger.received, live.ledger.credit)
+
+    async def _resume(self, who: Identity, client: Client, wanted: RecordingStart) -> Started:
+        assert wanted.recording_id is not None
+        async with self._database.tenant_tx(who.tenant_id) as connection:
+            row = await recordings.get(connection, who.tenant_id, wanted.recording_id)
+        access(who, Action.RECORD, row.ref)
+        if wanted.resume_token is None:
+            raise RecordingBusy("Continuing a recording needs its resume_token.", field="resume_token")
+        if self._format(wanted) != row.format:
+            raise BadRequest("A resumed stream keeps its encoding, sample rate and channels.", field="encoding")
+        live = await self._take_over(row, client, token_hash(wanted.resume_token))
+        return Started(live, wanted.resume_token, live.ledger.received, live.ledger.credit)
+
+    def of_client(self, client: Client, stream_id: str) -> LiveStream:
+        """The client's own stream. Raises `NotFound`."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.client is not client:
+            raise NotFound("This connection has no such stream.", field="stream_id")
+        return stream
+
+    def client_gone(self, client: Client) -> None:
+        """Its streams wait for their client, or for the abandon time."""
+        for stream in self._streams.values():
+            if stream.client is client:
+                stream.attend(None)
+
+    def _format(self, wanted: RecordingStart) -> AudioFormat:
+        encoding = Encoding(wanted.encoding)
+        if encoding not in SUPPORTED:
+            known = ", ".join(sorted(e.value for e in SUPPORTED))
+            raise UnsupportedEncoding(f"This server takes {known}.", field="encoding")
+        return AudioFormat(encoding=encoding, sample_rate=wanted.sample_rate or 16_000, channels=wanted.channels or 1)
+
+    def _check_language(self, language: str) -> None:
+        spoken = self._recogniser.capabilities.languages
+        if language != "auto" and spoken and language.split("-")[0].lower() not in spoken:
+            raise UnsupportedLanguage(
+                f"The engine {self._recogniser.capabilities.name} understands {', '.join(spoken)} only.",
+                field="language",
+            )
+
+    async def _notice(
+        self, connection: object, row: recordings.RecordingRow, event: str, extra: dict[str, object]
+    ) -> list[feed.Event]:
+        body = {"recording": msgspec.to_builtins(row.wire()), **extra}
+        drafts = [feed.Draft(row.notice_room, event, body)]
+        if event == "recording:ended":
+            drafts.insert(0, feed.Draft(row.room, event, body))
+        return await feed.append(connection, row.tenant_id, drafts, at_ms=time.time_ns() // 1_000_000)
+
+    # --- running streams --------------------------------------------------------------------------------------
+    def _launch(self, row: recordings.RecordingRow, stream: recordings.StreamRow, client: Client | None) -> LiveStream:
+        capabilities = self._recogniser.capabilities
+        rules = with_endpointing(CONVERSATION, row.options.endpointing_ms)
+        live = LiveStream(
+            row=row,
+            stream=stream,
+            plan=StreamPlan(
+                name=f"{row.recording_id}.{stream.epoch}",
+                format=row.format,
+                language=row.language,
+                vocabulary=row.options.vocabulary,
+                rules=within(rules, min(capabilities.utterance_ms_max, self._limits.utterance_ms_max)),
+                start_sample=stream.committed_sample,
+                next_ordinal=stream.next_ordinal,
+            ),
+            log_=self._media.open(row.tenant_id, row.recording_id),
+            sink=RoomSink(
+                tenant_id=row.tenant_id,
+                recording_id=row.recording_id,
+                stream_id=stream.stream_id,
+                epoch=stream.epoch,
+                hub=self._hub,
+                committer=self._committer,
+            ),
+            recogniser=self._recogniser,
+            detector=detector_for(capabilities.activity),
+            database=self._database,
+            ender=self._end,
+            client=client,
+            abandon_ms=self._abandon_ms,
+            limits=self._limits,
+        )
+        self._streams[live.stream_id] = live
+        task = self._scope.spawn(self._mind(live), name=live.stream_id)
+        self._tasks[(row.tenant_id, row.recording_id)] = (live, task)
+        return live
+
+    async def _mind(self, live: LiveStream) -> None:
+        try:
+            await live.run()
+        finally:
+            self._streams.pop(live.stream_id, None)
+            key = (live.tenant_id, live.recording_id)
+            if self._tasks.get(key, (None,))[0] is live:
+                del self._tasks[key]
+
+    def _stream_crashed(self, name: str, error: BaseException) -> None:
+        log.error("stream crashed", extra={"task": name}, exc_info=error)
+
+    async def _take_over(self, row: recordings.RecordingRow, client: Client | None, hashed: bytes | None) -> LiveStream:
+        """Fence the present owner, evict its ghost here, and go on from what is committed."""
+        key = (row.tenant_id, row.recording_id)
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                async with self._database.tenant_tx(row.tenant_id) as connection:
+                    stream = await recordings.take_over(
+                        connection,
+                        row.tenant_id,
+                        row.recording_id,
+                        stream_id=new_id("st"),
+                        node=self._node,
+                        lease_ms=self._limits.lease_ms,
+                        token_hash=hashed,
+                        client_seen=client is not None,
+                    )
+                ghost = self._tasks.get(key)
+                if ghost is not None:
+                    await cancel_and_wait(ghost[1])
+                return self._launch(row, stream, client)
+        finally:
+            if not lock.locked():
+                self._locks.pop(key, None)
+
+    async def _end(self, live: LiveStream, reason: EndReason, duration_ms: int) -> None:
+        """The last transaction of a stream; waits out a lost database. Raises `Fenced`."""
+        retry_s = 0.1
+        while True:
+            try:
+                async with self._database.tenant_tx(live.tenant_id) as connection:
+                    row = await recordings.end(
+                        connection,
+                        live.tenant_id,
+                        live.recording_id,
+                        live.epoch,
+                        reason=reason.value,
+                        duration_ms=duration_ms,
+                    )
+                    extra: dict[str, object] = {
+                        "reason": reason.value,
+                        "duration_ms": row.duration_ms,
+                        "segment_count": row.segment_count,
+                    }
+                    events = await self._notice(connection, row, "recording:ended", extra)
+                break
+            except Fenced:
+                raise
+            except Unavailable:
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 2, END_RETRY_S_MAX)
+        self._hub.announce(events)
+
+    # --- the component ----------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Adopt streams whose node died; on cancellation let go of all streams so that another may adopt them."""
+        async with self._scope:
+            try:
+                while True:
+                    await self._sweep()
+                    await asyncio.sleep(SWEEP_INTERVAL_S)
+            finally:
+                await self._release_all()
+
+    async def _sweep(self) -> None:
+        try:
+            async with self._database.shared_tx() as connection:
+                orphans = await recordings.expired(connection, limit=SWEEP_ROWS_MAX)
+            for tenant_id, recording_id in orphans:
+                if (tenant_id, recording_id) in self._tasks:
+                    continue  # ours, and late with its renewal
+                async with self._database.tenant_tx(tenant_id) as connection:
+                    row = await recordings.get(connection, tenant_id, recording_id)
+                try:
+                    await self._take_over(row, None, None)
+                    log.info("stream adopted", extra={"recording_id": recording_id})
+                except RecordingBusy:
+                    continue  # another node or its client was faster
+        except Unavailable:
+            log.warning("sweep skipped, the database is away")
+
+    async def _release_all(self) -> None:
+        lives = [live for live, _ in self._tasks.values()]
+        for _, task in list(self._tasks.values()):
+            await cancel_and_wait(task)
+        for live in lives:
+            try:
+                async with self._database.tenant_tx(live.tenant_id) as connection:
+                    await recordings.release(connection, live.tenant_id, live.recording_id, live.epoch)
+            except Unavailable:
+                log.warning("lease not released, it will run out", extra={"recording_id": live.recording_id})

@@ -1,0 +1,306 @@
+"""One live stream on this node: takes bytes in, keeps them, runs the pipeline over them, tells its client how it goes.
+
+The receive path (`chunk`, `flush`, ...) is synchronous: it checks the offset, appends to the audio log, moves the
+tape, and returns. Everything slow happens in `run`: recognition, syncing and acknowledging, renewing the lease, and
+at the end the last transaction. A stream outlives its socket: without a client it waits for a takeover.
+
+Invariant: after `run` returned, the stream is either ended in the database, fenced off, or released for adoption.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Protocol
+
+from server.media.audiolog import AudioLog
+from server.store import recordings
+from server.store.pool import Database
+from server.telemetry import METRICS
+from streaming.aio import Signal
+from streaming.errors import (
+    Fenced,
+    InternalError,
+    ParlanceError,
+    QuotaExceeded,
+    StreamEnded,
+    Unavailable,
+)
+from streaming.limits import Limits
+from streaming.model import ms_of
+from streaming.pipeline import Pipeline, StreamPlan
+from streaming.ports import Recogniser, SpeechDetector
+from streaming.protocol.messages import RecordingAck
+from streaming.protocol.offsets import OffsetLedger
+from streaming.protocol.session import Input, State, advance
+from streaming.tape import MarkKind, Tape
+
+from .sink import RoomSink
+
+log = logging.getLogger(__name__)
+
+DEGRADED_MS = 2_000
+"""Lag from which captions are called degraded: the promise is words within 1 s at p95."""
+
+
+class Client(Protocol):
+    """The connection that feeds a stream."""
+
+    def acknowledge(self, ack: RecordingAck) -> None: ...
+
+    def stream_failed(
+        self, stream_id: str, error: ParlanceError, *, fatal: bool, expected_offset: int | None
+    ) -> None: ...
+
+
+class EndReason(Enum):
+    STOPPED = "stopped"
+    ABANDONED = "abandoned"
+    FAILED = "failed"
+
+
+Ender = Callable[["LiveStream", EndReason, int], Awaitable[None]]
+"""Commits `recording:ended` (stream, reason, duration in ms) and announces it."""
+
+
+class LiveStream:
+    """See the module. Built by the desk, which also awaits `run`."""
+
+    def __init__(
+        self,
+        *,
+        row: recordings.RecordingRow,
+        stream: recordings.StreamRow,
+        plan: StreamPlan,
+        log_: AudioLog,
+        sink: RoomSink,
+        recogniser: Recogniser,
+        detector: SpeechDetector,
+        database: Database,
+        ender: Ender,
+        client: Client | None,
+        abandon_ms: int,
+        limits: Limits,
+    ) -> None:
+        self.row = row
+        self.stream_id = stream.stream_id
+        self.epoch = stream.epoch
+        self.client = client
+        self._log = log_
+        self._limits = limits
+        self._plan = plan
+        self._sink = sink
+        self._database = database
+        self._ender = ender
+        self._abandon_s = abandon_ms / 1000
+        self._unattended_since = time.monotonic() - (0.0 if client else stream.idle_ms / 1000)
+        self._state = State.LIVE
+        self._errors = 0
+        self._end_reason = EndReason.STOPPED
+        self._wake = Signal()
+        self._acked: RecordingAck | None = None
+        rate = row.format.bytes_per_second
+        start = min(plan.start_byte, log_.end)
+        self.ledger = OffsetLedger(
+            received=log_.end,
+            durable=log_.end,
+            processed=start,
+            credit_bytes=min(limits.credit_bytes_max, rate * limits.credit_ms // 1000),
+            backlog_bytes=rate * limits.backlog_ms_max // 1000,
+        )
+        self._tape = Tape(log_, position=plan.start_byte, end=log_.end, limits=limits)
+        self._pipeline = Pipeline(
+            plan, tape=self._tape, recogniser=recogniser, detector=detector, sink=sink, limits=limits
+        )
+
+    @property
+    def recording_id(self) -> str:
+        return self.row.recording_id
+
+    @property
+    def tenant_id(self) -> str:
+        return self.row.tenant_id
+
+    @property
+    def ended(self) -> bool:
+        return self._state is State.ENDED
+
+    # --- the receive path -------------------------------------------------------------------------------------
+    def chunk(self, offset: int, audio: bytes) -> None:
+        """Take bytes in; what is wrong with them goes to the client as an event, not as an exception."""
+        try:
+            self._state = advance(self._state, Input.CHUNK)
+            skip = self.ledger.accept(offset, len(audio)).skip
+            if skip < len(audio):
+                if self.row.format.ms_of_bytes(offset) > self._limits.recording_ms_max:
+                    raise QuotaExceeded("A recording lasts at most 12 hours.")
+                self._tape.extend(self._log.append(audio[skip:] if skip else audio))
+                METRICS.audio_bytes.inc(len(audio) - skip)
+            self._errors = 0
+            if self.ledger.credit < self._limits.chunk_bytes_max:
+                self._wake.set()
+        except ParlanceError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: ParlanceError) -> None:
+        """Tell the client; after too many refusals in a row, or what repeating cannot mend, end the stream."""
+        self._errors += 1
+        if isinstance(error, StreamEnded):
+            self._tell(error, fatal=False)
+        elif isinstance(error, QuotaExceeded) or self._errors > self._limits.stream_errors_max:
+            self.fail(error)
+        else:
+            self._tell(error, fatal=False)
+
+    def flush(self, marker: str) -> None:
+        """Raises `StreamEnded`, `Conflict`."""
+        self._state = advance(self._state, Input.FLUSH)
+        self._tape.mark(MarkKind.FLUSH, marker)
+
+    def pause(self) -> None:
+        state = advance(self._state, Input.PAUSE)
+        if self._state is not state:
+            self._tape.mark(MarkKind.PAUSE)
+        self._state = state
+
+    def resume(self) -> None:
+        self._state = advance(self._state, Input.RESUME)
+
+    def stop(self, offset: int) -> None:
+        """Raises `OffsetMismatch` while bytes are missing; the stream then goes on."""
+        state = advance(self._state, Input.STOP)
+        self.ledger.finish(offset)
+        if self._state is not state:
+            self._tape.mark(MarkKind.STOP)
+        self._state = state
+
+    def fail(self, error: ParlanceError) -> None:
+        """End the stream as failed: what was heard so far is transcribed, the client hears why."""
+        if self._state in (State.STOPPING, State.ENDED):
+            return
+        log.warning("stream failed", extra={"recording_id": self.recording_id, "code": error.code})
+        self._tell(error, fatal=True)
+        self._finish_as(EndReason.FAILED)
+
+    def _finish_as(self, reason: EndReason) -> None:
+        self._end_reason = reason
+        self._state = State.STOPPING
+        self._tape.mark(MarkKind.STOP)
+
+    def attend(self, client: Client | None) -> None:
+        """The client went away (None)."""
+        self.client = client
+        self._unattended_since = time.monotonic()
+
+    def _tell(self, error: ParlanceError, *, fatal: bool) -> None:
+        METRICS.refusals.labels(error.code).inc()
+        if self.client is not None:
+            expected = self.ledger.received if not fatal and not isinstance(error, StreamEnded) else None
+            self.client.stream_failed(self.stream_id, error, fatal=fatal, expected_offset=expected)
+
+    # --- the slow side ----------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Live until stopped, abandoned, failed or fenced. Cancelled by the desk for a local takeover or shutdown."""
+        METRICS.streams.inc()
+        minders = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                minders = [group.create_task(self._attend_log()), group.create_task(self._keep_lease())]
+                await self._recognise()
+                for minder in minders:
+                    minder.cancel()
+        except BaseExceptionGroup as errors:
+            error = errors.exceptions[0]
+            if not isinstance(error, Fenced):
+                raise error from errors
+            self._fenced(error)
+        finally:
+            self._sink.closed = True
+            self._state = State.ENDED
+            METRICS.streams.dec()
+            await self._log.seal()
+
+    async def _recognise(self) -> None:
+        """The session boundary: a defect in one stream ends that stream, not the server."""
+        try:
+            await self._pipeline.run()
+        except Fenced:
+            raise
+        except ParlanceError as error:
+            self._end_reason = EndReason.FAILED
+            self._tell(error, fatal=True)
+        except Exception:
+            log.exception("pipeline failed", extra={"recording_id": self.recording_id})
+            self._end_reason = EndReason.FAILED
+            self._tell(InternalError("Recognition failed; the audio is kept."), fatal=True)
+        await self._sync()
+        self._acknowledge()
+        await self._ender(self, self._end_reason, self.row.format.ms_of_bytes(self._log.end))
+
+    async def _attend_log(self) -> None:
+        """Sync and acknowledge while audio flows; give up a stream that nobody came back for."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._limits.ack_interval_ms / 1000)
+            await self._sync()
+            self._acknowledge()
+            waiting = self.client is None and self._state in (State.LIVE, State.PAUSED)
+            if waiting and time.monotonic() - self._unattended_since > self._abandon_s:
+                self._finish_as(EndReason.ABANDONED)
+
+    async def _sync(self) -> None:
+        if self.ledger.durable == self._log.end:
+            return
+        try:
+            self.ledger.advance_durable(await self._log.sync())
+        except Unavailable as error:
+            self._tell(error, fatal=False)
+
+    def _acknowledge(self) -> None:
+        progress = self._pipeline.progress
+        fmt = self.row.format
+        self.ledger.advance_processed(self._tape.position)
+        received_ms = fmt.ms_of_bytes(self.ledger.received)
+        processed_ms = min(ms_of(progress.processed_sample), received_ms)
+        lag_ms = received_ms - processed_ms
+        METRICS.lag_seconds.observe(lag_ms / 1000)
+        ack = RecordingAck(
+            stream_id=self.stream_id,
+            received_bytes=self.ledger.received,
+            durable_bytes=self.ledger.durable,
+            credit_bytes=self.ledger.credit,
+            received_ms=received_ms,
+            processed_ms=processed_ms,
+            committed_ms=min(ms_of(progress.settled_sample), received_ms),
+            lag_ms=lag_ms,
+            degraded=lag_ms > DEGRADED_MS,
+        )
+        if ack != self._acked and self.client is not None:
+            self._acked = ack
+            self.client.acknowledge(ack)
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.lease_renew_ms / 1000)
+            try:
+                async with self._database.tenant_tx(self.tenant_id) as connection:
+                    await recordings.renew(
+                        connection,
+                        self.tenant_id,
+                        self.recording_id,
+                        self.epoch,
+                        lease_ms=self._limits.lease_ms,
+                        settled_sample=self._pipeline.progress.settled_sample,
+                        client_seen=self.client is not None,
+                    )
+            except Unavailable as error:
+                if isinstance(error, Fenced):
+                    raise
+                log.warning("lease not renewed, the database is away", extra={"recording_id": self.recording_id})
+
+    def _fenced(self, error: Fenced) -> None:
+        log.info("stream taken over", extra={"recording_id": self.recording_id})
+        if self.client is not None:
+            self.client.stream_failed(self.stream_id, error, fatal=True, expected_offset=None)

@@ -1,0 +1,151 @@
+"""Final segments: written with their event and index job in one transaction, fenced by the stream's epoch.
+
+`write` takes the finals of many streams of one tenant. An item whose epoch is old comes back as fenced; one whose
+ordinal is already there (a commit whose answer was lost) comes back as repeated and is not written again.
+
+Boundary: SQL on a connection from `tenant_tx`. Invariant: (recording, ordinal) is unique and grows by one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from server.store import feed
+from server.store.pool import Connection
+from streaming.model import Segment, Word
+from streaming.protocol.messages import TranscriptFinal, WireWord
+
+
+class FinalWrite(msgspec.Struct, frozen=True):
+    """A final on its way into the database. `committed_sample`: audio before it needs no further work."""
+
+    tenant_id: str
+    recording_id: str
+    epoch: int
+    segment: Segment
+    committed_sample: int
+
+
+class WriteResult(msgspec.Struct):
+    """Indices into the written items, by outcome, and the logged events of the written ones."""
+
+    written: list[int]
+    fenced: list[int]
+    repeated: list[int]
+    events: list[feed.Event]
+
+
+def final_body(recording_id: str, segment: Segment) -> TranscriptFinal:
+    """The body of `transcript:final`."""
+    return TranscriptFinal(
+        recording_id=recording_id,
+        segment_id=segment.segment_id,
+        ordinal=segment.ordinal,
+        rev=segment.rev,
+        start_ms=segment.start_ms,
+        end_ms=segment.end_ms,
+        text=segment.text,
+        words=[wire_word(word) for word in segment.words],
+        speaker=segment.speaker,
+        language=segment.language,
+        confidence=round(segment.confidence, 4),
+    )
+
+
+def wire_word(word: Word) -> WireWord:
+    return WireWord(w=word.text, start_ms=word.start_ms, end_ms=word.end_ms, p=round(word.p, 4))
+
+
+async def write(connection: Connection, tenant_id: str, items: Sequence[FinalWrite], *, at_ms: int) -> WriteResult:
+    """Write what may be written, in order; see `WriteResult`."""
+    result = WriteResult([], [], [], [])
+    rows = await connection.fetch(
+        """SELECT recording_id, epoch, ended, next_ordinal FROM streams
+           WHERE tenant_id = $1 AND recording_id = ANY($2) ORDER BY recording_id FOR UPDATE""",
+        tenant_id,
+        sorted({item.recording_id for item in items}),
+    )
+    streams = {row["recording_id"]: row for row in rows}
+    following = {name: row["next_ordinal"] for name, row in streams.items()}
+    for index, item in enumerate(items):
+        stream = streams.get(item.recording_id)
+        if stream is None or stream["ended"] or stream["epoch"] != item.epoch:
+            result.fenced.append(index)
+        elif item.segment.ordinal < following[item.recording_id]:
+            result.repeated.append(index)
+        else:
+            assert item.segment.ordinal == following[item.recording_id], "finals of a stream come in order"
+            following[item.recording_id] += 1
+            result.written.append(index)
+    if result.written:
+        written = [items[index] for index in result.written]
+        await _insert(connection, tenant_id, written)
+        await _advance(connection, tenant_id, written)
+        drafts = [
+            feed.Draft(
+                room=f"recording:{item.recording_id}",
+                event="transcript:final",
+                body=msgspec.to_builtins(final_body(item.recording_id, item.segment)),
+            )
+            for item in written
+        ]
+        result.events = await feed.append(connection, tenant_id, drafts, at_ms=at_ms)
+    return result
+
+
+async def _insert(connection: Connection, tenant_id: str, items: Sequence[FinalWrite]) -> None:
+    segments = [item.segment for item in items]
+    await connection.execute(
+        """INSERT INTO segments (tenant_id, recording_id, segment_id, ordinal, rev, start_ms, end_ms, text, words,
+                                 speaker, language, confidence)
+           SELECT $1, s.* FROM (
+               SELECT r, i, o, v, a, b, t, w::jsonb, p, l, c
+               FROM unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::bigint[], $7::bigint[], $8::text[],
+                           $9::text[], $10::text[], $11::text[], $12::real[])
+                    AS x(r, i, o, v, a, b, t, w, p, l, c)) s""",
+        tenant_id,
+        [item.recording_id for item in items],
+        [segment.segment_id for segment in segments],
+        [segment.ordinal for segment in segments],
+        [segment.rev for segment in segments],
+        [segment.start_ms for segment in segments],
+        [segment.end_ms for segment in segments],
+        [segment.text for segment in segments],
+        [msgspec.json.encode([wire_word(word) for word in segment.words]).decode() for segment in segments],
+        [segment.speaker for segment in segments],
+        [segment.language for segment in segments],
+        [segment.confidence for segment in segments],
+    )
+
+
+async def _advance(connection: Connection, tenant_id: str, items: Sequence[FinalWrite]) -> None:
+    last = {item.recording_id: item for item in items}
+    await connection.execute(
+        """UPDATE streams s SET committed_sample = greatest(s.committed_sample, x.sample), next_ordinal = x.ordinal + 1
+           FROM unnest($2::text[], $3::bigint[], $4::int[]) AS x(recording_id, sample, ordinal)
+           WHERE s.tenant_id = $1 AND s.recording_id = x.recording_id""",
+        tenant_id,
+        list(last),
+        [item.committed_sample for item in last.values()],
+        [item.segment.ordinal for item in last.values()],
+    )
+
+
+async def of_recording(connection: Connection, tenant_id: str, recording_id: str) -> list[dict[str, Any]]:
+    """All segments of a recording as bodies of `transcript:final`, in order."""
+    rows = await connection.fetch(
+        """SELECT segment_id, ordinal, rev, start_ms, end_ms, text, words, speaker, language, confidence FROM segments
+           WHERE tenant_id = $1 AND recording_id = $2 ORDER BY start_ms, ordinal""",
+        tenant_id,
+        recording_id,
+    )
+    return [
+        {
+            "recording_id": recording_id,
+            **dict(row),
+            "words": msgspec.json.decode(row["words"]),
+            "confidence": round(row["confidence"], 4),
+        }
+        for row in rows
+    ]
