@@ -1,0 +1,438 @@
+"""The client: one logical connection to a Parlance server that outlives its sockets.
+
+Policy: after a lost connection it connects again with jittered back-off, joins its rooms after the last number seen,
+and its streams take their recordings over. Events of a joined room reach the readers once each and in order; what
+cannot be had any more is an `EventsLost`, never a silence.
+
+Boundary: sockets are `link`'s, numbers `rooms`', bytes `flow`'s. Invariant: leaving the client leaves no task behind.
+"""
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+
+from parlance_client.backoff import Backoff
+from parlance_client.bell import Bell
+from parlance_client.errors import (
+    CallFailed,
+    CallTimeout,
+    ConnectFailed,
+    ConnectRefused,
+    Disconnected,
+    EventsLost,
+    ParlanceClientError,
+    Superseded,
+)
+from parlance_client.events import EventStream
+from parlance_client.flow import Flow
+from parlance_client.link import CALL_TIMEOUT_S, Link, forget
+from parlance_client.model import Ack, Event, EventsPage, Joined, Ready, SearchResults, StreamStarted
+from parlance_client.recording import RETRY_MS, RING_BYTES, LiveStream
+from parlance_client.rooms import Cursor, Verdict
+
+PROTOCOL = 1
+READY_TIMEOUT_S = 10.0
+EVENTS_MAX = 4_096
+"""Events that wait for one reader: at 50 a second, a reader may stall for more than a minute."""
+SEARCH_ANSWERS_MAX = 8
+"""A query is answered by two phases, a failure or a supersession."""
+SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1}
+
+
+class Client:
+    """`async with Client(url, token) as client:`; enter and leave it in the same task.
+
+    `token`: an access token, or a function that returns a fresh one for each connection. Entering raises
+    `ConnectRefused` or `ConnectFailed`; later connections are the client's own business, until `backoff.give_up_s`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | Callable[[], str],
+        *,
+        client: str = "parlance-client/0.1.0",
+        backoff: Backoff | None = None,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
+        self._url = url
+        self._token = token
+        self._name = client
+        self._backoff = backoff or Backoff()
+        self._call_timeout_s = call_timeout_s
+        self._stack = AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._link: Link | None = None
+        self._ended: ParlanceClientError | None = None
+        self._bell = Bell()
+        self._greeting: asyncio.Future[Ready] | None = None
+        self._ready: Ready | None = None
+        self._drain_ms: int | None = None
+        self._rooms: dict[str, Cursor] = {}
+        self._behind: dict[str, None] = {}
+        self._streams: dict[str, LiveStream] = {}
+        self._searches: dict[str, asyncio.Queue[SearchResults | ParlanceClientError]] = {}
+        self._readers: set[EventStream] = set()
+
+    @property
+    def ready(self) -> Ready:
+        """What the server said on the newest connection."""
+        assert self._ready is not None, "enter the client first"
+        return self._ready
+
+    # --- life -----------------------------------------------------------------------------------------------------
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._http = await stack.enter_async_context(aiohttp.ClientSession())
+            link = await self._connect()
+            stack.push_async_callback(self._close_link)
+            self._group = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(self._shut, None)
+            self._adopt(link)
+            self._spawn(self._keep(link), "connection")
+            self._spawn(self._follow(), "rooms")
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def connected(self) -> Link:
+        """Wait for a connection. Raises the reason when the client has ended."""
+        while True:
+            ticket = self._bell.ticket()
+            if self._ended is not None:
+                raise self._ended
+            if self._link is not None:
+                return self._link
+            await ticket.wait()
+
+    # --- requests -------------------------------------------------------------------------------------------------
+    async def call(self, event: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send an event, return its acknowledgement `{ok: true, ...}`.
+
+        Raises `CallFailed`, `CallTimeout`, `Disconnected` (also at once while there is no connection)."""
+        return await self._now().call(event, body, timeout_s=self._call_timeout_s)
+
+    async def refresh(self, token: str) -> None:
+        """Give the server a newer token before the old one expires; reconnects use it too."""
+        await self.call("auth:refresh", {"token": token})
+        self._token = token
+
+    def events(self, *, events_max: int = EVENTS_MAX) -> EventStream:
+        """Every server event from now on, for one reader of its own. See `EventStream`."""
+        reader = EventStream(events_max, self._readers)
+        if self._ended is not None:
+            reader.close(self._ended)
+        return reader
+
+    async def join(self, room: str, after_seq: int | None = None) -> Joined:
+        """Follow a room: its durable events after `after_seq` (None: from now on), each once, also across reconnects.
+
+        Raises as `call`; `history_truncated` carries `first_seq`."""
+        cursor = self._rooms[room] = Cursor(after_seq)
+        try:
+            return await self._join(self._now(), room, cursor)
+        except BaseException:
+            if self._rooms.get(room) is cursor:
+                del self._rooms[room]
+            raise
+
+    async def leave(self, room: str) -> None:
+        self._rooms.pop(room, None)
+        self._behind.pop(room, None)
+        await self.call("room:leave", {"room": room})
+
+    async def read_events(self, room: str, after_seq: int, *, limit: int = 1_000) -> AsyncIterator[EventsPage]:
+        """The room's log after `after_seq`, page by page, to its end. Raises as `call`."""
+        more = True
+        while more:
+            reply = await self.call("events:read", {"room": room, "after_seq": after_seq, "limit": limit})
+            events = [Event(str(body.get("event")), body) for body in reply["events"]]
+            more = bool(reply["more"]) and bool(events)
+            if events:
+                after_seq = events[-1].seq or after_seq
+            yield EventsPage(events=events, seq=reply["seq"], more=more)
+
+    async def record(
+        self,
+        *,
+        encoding: str = "pcm_s16le",
+        sample_rate: int | None = 16_000,
+        channels: int | None = 1,
+        ring_bytes: int = RING_BYTES,
+        **options: Any,
+    ) -> LiveStream:
+        """Start a live stream. `options`: title, visibility, language, diarize, endpointing_ms, vocabulary, words;
+        `recording_id` with `resume_token` continue a stream of an earlier process at the stream's `offset`.
+
+        Raises as `call`."""
+        wanted = {"encoding": encoding, "sample_rate": sample_rate, "channels": channels, **options}
+        wanted = {key: value for key, value in wanted.items() if value is not None}
+        frame_bytes = SAMPLE_BYTES[encoding] * (channels or 1) if encoding in SAMPLE_BYTES else 1
+        again = {key: value for key, value in wanted.items() if key not in ("recording_id", "resume_token")}
+        link = self._now()
+        streams: list[LiveStream] = []
+
+        def started(reply: dict[str, Any]) -> None:
+            # Within the acknowledgement, so that no event of the stream can come before it is known.
+            info = msgspec.convert(reply, StreamStarted)
+            flow = Flow(ring_bytes, frame_bytes=frame_bytes, origin=info.offset)
+            streams.append(LiveStream(self, link, again, info, flow))
+
+        await link.call("voice:recording:start", wanted, timeout_s=self._call_timeout_s, on_ack=started)
+        self._spawn(streams[0].run(), f"stream {streams[0].recording_id}")
+        return streams[0]
+
+    async def search(
+        self,
+        text: str,
+        *,
+        mode: str = "hybrid",
+        filters: dict[str, Any] | None = None,
+        sort: str = "relevance",
+        limit: int = 20,
+        slot: str = "default",
+        cursor: str | None = None,
+    ) -> AsyncIterator[SearchResults]:
+        """The phases of a query's answer, "full" last. Leaving early cancels the query.
+
+        Raises as `call`; `CallFailed` for `search:failed`, `Superseded` when a newer query took the slot."""
+        request_id = uuid.uuid4().hex
+        answers: asyncio.Queue[SearchResults | ParlanceClientError] = asyncio.Queue(SEARCH_ANSWERS_MAX)
+        query = {"request_id": request_id, "text": text, "mode": mode, "sort": sort, "limit": limit, "slot": slot}
+        query |= {key: value for key, value in (("filters", filters), ("cursor", cursor)) if value is not None}
+        link = self._now()
+        self._searches[request_id] = answers
+        open_ = True
+        try:
+            await link.call("search:query", query, timeout_s=self._call_timeout_s)
+            while open_:
+                answer = await answers.get()
+                open_ = isinstance(answer, SearchResults) and answer.phase != "full"
+                if not isinstance(answer, SearchResults):
+                    raise answer
+                yield answer
+        finally:
+            del self._searches[request_id]
+            if open_:
+                with suppress(Disconnected):
+                    await link.emit("search:cancel", {"request_id": request_id})
+
+    # --- as the streams' host -------------------------------------------------------------------------------------
+    def register(self, stream_id: str, stream: LiveStream) -> None:
+        self._streams[stream_id] = stream
+
+    def unregister(self, stream_id: str) -> None:
+        self._streams.pop(stream_id, None)
+
+    # --- what arrives, in order -----------------------------------------------------------------------------------
+    def _dispatch(self, name: str, body: dict[str, Any]) -> None:
+        event = Event(name, body)
+        if not self._in_order(event):
+            return
+        stream = self._streams.get(str(body.get("stream_id")))
+        match name:
+            case "ready":
+                if self._greeting is not None and not self._greeting.done():
+                    self._greeting.set_result(msgspec.convert(body, Ready))
+            case "server:draining":
+                self._drain_ms = int(body.get("reconnect_after_ms", 0))
+                self._bell.ring()
+            case "voice:recording:ack" if stream is not None:
+                stream.on_ack(msgspec.convert(body, Ack))
+            case "voice:recording:error" if stream is not None:
+                stream.on_error(body)
+            case "search:results" | "search:failed" | "search:superseded":
+                self._answer(event)
+        for reader in tuple(self._readers):
+            reader.offer(event)
+
+    def _in_order(self, event: Event) -> bool:
+        cursor = self._rooms.get(event.room or "")
+        if cursor is None or event.seq is None or event.room is None:
+            return True
+        match cursor.offer(event.seq):
+            case Verdict.DELIVER:
+                return True
+            case Verdict.GAP:
+                self._behind[event.room] = None
+                self._bell.ring()
+            case Verdict.LOST:
+                self._lose(EventsLost(f"Events of {event.room} are missing from its log.", room=event.room))
+            case Verdict.DUPLICATE:
+                pass
+        return False
+
+    def _answer(self, event: Event) -> None:
+        answers = self._searches.get(str(event.body.get("request_id")))
+        if answers is None or answers.full():
+            return
+        if event.name == "search:results":
+            answers.put_nowait(msgspec.convert(event.body, SearchResults))
+        elif event.name == "search:failed":
+            answers.put_nowait(CallFailed.from_wire(event.body.get("error") or {}))
+        else:
+            answers.put_nowait(Superseded("A newer query took this one's place."))
+
+    def _disconnected(self, link: Link) -> None:
+        if self._link is link:
+            self._link = None
+        if self._greeting is not None and not self._greeting.done():
+            self._greeting.set_exception(ConnectFailed("The server closed the connection before it was ready."))
+        for answers in self._searches.values():
+            if not answers.full():
+                answers.put_nowait(Disconnected("The connection went away during the search."))
+        for stream in tuple(self._streams.values()):
+            stream.on_disconnected()
+        self._bell.ring()
+
+    # --- the connection's task ------------------------------------------------------------------------------------
+    async def _connect(self) -> Link:
+        link = Link(self._http, self._dispatch, lambda: self._disconnected(link))
+        greeting = self._greeting = asyncio.get_running_loop().create_future()
+        token = self._token if isinstance(self._token, str) else self._token()
+        try:
+            await link.open(self._url, {"token": token, "protocol": PROTOCOL, "client": self._name})
+            try:
+                async with asyncio.timeout(READY_TIMEOUT_S):
+                    self._ready = await greeting
+            except TimeoutError:
+                raise ConnectFailed("The server did not say that it is ready.") from None
+        except BaseException:
+            forget(greeting)
+            await link.close()
+            raise
+        return link
+
+    def _adopt(self, link: Link) -> None:
+        if link.closed.is_set():
+            return
+        self._link = link
+        self._drain_ms = None
+        self._behind = dict.fromkeys(self._rooms)
+        self._bell.ring()
+
+    async def _keep(self, link: Link) -> None:
+        while True:
+            asked_to_move = await self._until_lost(link)
+            await link.close()
+            try:
+                link = await self._reconnect(0 if asked_to_move else 1)
+            except ConnectFailed as error:
+                self._shut(error)
+                return
+            self._adopt(link)
+
+    async def _until_lost(self, link: Link) -> bool:
+        """Wait until the connection is gone; True when the server asked for that (`server:draining`)."""
+        while not link.closed.is_set():
+            ticket = self._bell.ticket()
+            if self._drain_ms is None:
+                await ticket.wait()
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._drain_ms / 1_000):
+                    await link.closed.wait()
+            return True
+        return False
+
+    async def _reconnect(self, attempt: int) -> Link:
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + self._backoff.give_up_s
+        while True:
+            if attempt:
+                await asyncio.sleep(self._backoff.delay_s(attempt, random.random()))  # noqa: S311 - jitter
+            attempt += 1
+            try:
+                return await self._connect()
+            except ConnectRefused as error:
+                if not error.retryable or clock() >= give_up_at:
+                    raise
+            except ConnectFailed:
+                if clock() >= give_up_at:
+                    raise
+
+    # --- the rooms' task ------------------------------------------------------------------------------------------
+    async def _follow(self) -> None:
+        """Join again what is behind: every room after a reconnect, one room after a gap."""
+        while True:
+            ticket = self._bell.ticket()
+            link = self._link
+            if link is None or not self._behind:
+                await ticket.wait()
+                continue
+            room = next(iter(self._behind))
+            del self._behind[room]
+            cursor = self._rooms.get(room)
+            if cursor is not None:
+                await self._rejoin(link, room, cursor)
+
+    async def _rejoin(self, link: Link, room: str, cursor: Cursor) -> None:
+        try:
+            await self._join(link, room, cursor)
+        except Disconnected:
+            return  # the next connection joins every room
+        except (CallTimeout, CallFailed) as error:
+            if not error.retryable:
+                first_seq = error.first_seq if isinstance(error, CallFailed) else None
+                self._lose(EventsLost(f"{room} cannot be followed: {error}", room=room, first_seq=first_seq))
+                return
+            self._behind[room] = None
+            wait_ms = error.retry_after_ms if isinstance(error, CallFailed) else None
+            await asyncio.sleep((wait_ms or RETRY_MS) / 1_000)
+
+    async def _join(self, link: Link, room: str, cursor: Cursor) -> Joined:
+        body: dict[str, Any] = {"room": room}
+        if cursor.seen is not None:
+            body["after_seq"] = cursor.seen
+
+        def joined(reply: dict[str, Any]) -> None:
+            cursor.joined(int(reply["seq"]))
+
+        return msgspec.convert(
+            await link.call("room:join", body, timeout_s=self._call_timeout_s, on_ack=joined), Joined
+        )
+
+    def _lose(self, error: EventsLost) -> None:
+        if error.room is not None:
+            self._rooms.pop(error.room, None)
+            self._behind.pop(error.room, None)
+        for reader in tuple(self._readers):
+            reader.fail(error)
+
+    # --- end ------------------------------------------------------------------------------------------------------
+    def _now(self) -> Link:
+        if self._ended is not None:
+            raise self._ended
+        if self._link is None:
+            raise Disconnected("There is no connection at the moment.")
+        return self._link
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = self._group.create_task(work, name=f"parlance client/{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _shut(self, error: ParlanceClientError | None) -> None:
+        """No more connections: readers and waiters learn it; without an error the tasks end too."""
+        self._ended = error or Disconnected("The client was closed.")
+        for reader in tuple(self._readers):
+            reader.close(error)
+        self._bell.ring()
+        if error is None:
+            for task in self._tasks:
+                task.cancel()
+
+    async def _close_link(self) -> None:
+        if self._link is not None:
+            await self._link.close()

@@ -1,0 +1,105 @@
+"""The error tree of the client.
+
+ParlanceClientError
+├── ConnectFailed     the server cannot be reached (`ConnectRefused` when it answered and said no)
+│   └── ConnectRefused   `code`, `message` of the refusal
+├── Disconnected      the connection went away under the operation; most operations may be tried again
+├── CallTimeout       no acknowledgement in time
+├── CallFailed        the server answered `ok: false`; `code`, `message`, `retryable`, ...
+│   └── RecordingFailed  a fatal `voice:recording:error`, or a stream that could not be resumed
+├── Superseded        a newer query in the same slot took this one's place
+├── EventsLost        events were dropped or skipped; `room` is None when the reader itself was too slow
+└── AudioLost         the server wants audio that is no longer in the ring
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class ParlanceClientError(Exception):
+    """Base of all errors of this package. `retryable`: the same call may succeed later."""
+
+    retryable: bool = False
+
+
+class ConnectFailed(ParlanceClientError):
+    retryable = True
+
+
+class ConnectRefused(ConnectFailed):
+    """The server refused the connection. Codes as in the protocol; an expired token is `unauthenticated`."""
+
+    RETRYABLE_CODES = frozenset({"overloaded", "unavailable", "draining", "rate_limited", "internal"})
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.retryable = code in self.RETRYABLE_CODES
+
+
+class Disconnected(ParlanceClientError):
+    retryable = True
+
+
+class CallTimeout(ParlanceClientError):
+    retryable = True
+
+
+class CallFailed(ParlanceClientError):
+    """An `error` object of the server. `field` names the culprit, `expected` is where to continue (offsets),
+    `first_seq` the oldest event left (`history_truncated`)."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after_ms: int | None = None,
+        field: str | None = None,
+        expected: int | None = None,
+        first_seq: int | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms
+        self.field = field
+        self.expected = expected
+        self.first_seq = first_seq
+
+    @classmethod
+    def from_wire(cls, error: Mapping[str, Any]) -> "CallFailed":
+        """From `{code, message, retryable, retry_after_ms?, field?, expected?, first_seq?}`."""
+        return cls(
+            str(error.get("code", "internal")),
+            str(error.get("message", "The server gave no reason.")),
+            retryable=bool(error.get("retryable", False)),
+            retry_after_ms=error.get("retry_after_ms"),
+            field=error.get("field"),
+            expected=error.get("expected"),
+            first_seq=error.get("first_seq"),
+        )
+
+
+class RecordingFailed(CallFailed):
+    pass
+
+
+class Superseded(ParlanceClientError):
+    pass
+
+
+class EventsLost(ParlanceClientError):
+    """`room`: whose log could not be followed any further; `first_seq`: the oldest event it still has, if known."""
+
+    def __init__(self, message: str, *, room: str | None = None, first_seq: int | None = None) -> None:
+        super().__init__(message)
+        self.room = room
+        self.first_seq = first_seq
+
+
+class AudioLost(ParlanceClientError):
+    pass

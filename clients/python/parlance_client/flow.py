@@ -1,0 +1,106 @@
+"""What a live stream may send, must keep, and can resume.
+
+Audio waits in one ring from the first byte that the server has not yet called durable. It is sent while the server's
+credit lasts (`received_bytes + credit_bytes`); only `durable_bytes` frees it. After a reconnect sending goes on at the
+offset that the server names, out of the ring.
+
+Pure. Invariants: base <= sent <= end, end - base <= ring_bytes_max, and no byte is given out beyond the credit.
+"""
+
+import msgspec
+
+from parlance_client.errors import AudioLost
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """`offset`: where `audio` begins in the encoded stream, in bytes."""
+
+    offset: int
+    audio: bytes
+
+
+class Flow:
+    """The byte accounting of one stream.
+
+    `frame_bytes`: chunks end on a multiple of this (one sample of all channels), except the very last;
+    `origin`: the first byte of this flow, when it continues a stream that another process began."""
+
+    def __init__(self, ring_bytes_max: int, *, frame_bytes: int = 1, origin: int = 0) -> None:
+        if ring_bytes_max < frame_bytes or frame_bytes < 1:
+            raise ValueError("the ring must hold at least one frame")
+        self._ring_bytes_max = ring_bytes_max
+        self._frame_bytes = frame_bytes
+        self._ring = bytearray()
+        self._base = origin
+        self._sent = origin
+        self._limit = origin
+        self._received = origin
+        self._finished = False
+
+    @property
+    def end(self) -> int:
+        """All bytes that were ever appended."""
+        return self._base + len(self._ring)
+
+    @property
+    def base(self) -> int:
+        """The first byte that is still kept: everything before it is durable."""
+        return self._base
+
+    @property
+    def sent(self) -> int:
+        return self._sent
+
+    @property
+    def received(self) -> int:
+        """Bytes that the server has, as of its last acknowledgement."""
+        return self._received
+
+    @property
+    def sendable_end(self) -> int:
+        """Where sending ends for now: a frame that is not yet complete waits for its rest."""
+        return self.end if self._finished else self.end - self.end % self._frame_bytes
+
+    @property
+    def room(self) -> int:
+        """Bytes that can be appended now."""
+        return self._ring_bytes_max - len(self._ring)
+
+    def append(self, audio: bytes | bytearray | memoryview) -> None:
+        """Add audio at the end. Raises ValueError beyond `room`: the caller waits or cuts it up first."""
+        if len(audio) > self.room:
+            raise ValueError("the ring is full")
+        self._ring += audio
+
+    def finish(self) -> None:
+        """No more audio comes: a last, partial frame is sent as well."""
+        self._finished = True
+
+    def start(self, offset: int, credit_bytes: int) -> None:
+        """A stream begins or was resumed: the server has `offset` bytes and takes `credit_bytes` more.
+
+        Raises `AudioLost` when the server asks for bytes that were freed or never existed."""
+        if not self._base <= offset <= self.end:
+            raise AudioLost(f"The server continues at byte {offset}, but only {self._base} to {self.end} are kept.")
+        self._sent = self._received = offset
+        self._limit = offset + credit_bytes
+
+    def on_ack(self, received_bytes: int, durable_bytes: int, credit_bytes: int) -> None:
+        """Take an acknowledgement. Figures beyond what was sent are cut down to it: they can free nothing more."""
+        self._received = min(received_bytes, self._sent)
+        self._limit = self._received + credit_bytes
+        freed = min(durable_bytes, self._sent) - self._base
+        if freed > 0:
+            del self._ring[:freed]
+            self._base += freed
+
+    def take(self, bytes_max: int) -> Chunk | None:
+        """The next chunk to send, at most `bytes_max` long, or None while credit or audio is missing."""
+        end = min(self.sendable_end, self._limit, self._sent + bytes_max)
+        if end < self.sendable_end:
+            end -= end % self._frame_bytes
+        if end <= self._sent:
+            return None
+        chunk = Chunk(self._sent, bytes(self._ring[self._sent - self._base : end - self._base]))
+        self._sent = end
+        return chunk
