@@ -1,0 +1,37 @@
+/** What acknowledgements carry besides `ok: true` (PROTOCOL.md); events without an entry carry nothing. */
+
+import type { ClientEvents, EngineInfo, Logged, RecordingChunk } from "./protocol.js";
+
+export interface JoinAck {
+  room: string;
+  seq: number;
+  first_seq: number;
+}
+
+export interface EventsReadAck {
+  events: (Logged & Record<string, unknown>)[];
+  seq: number;
+  more: boolean;
+}
+
+export interface StartAck {
+  recording_id: string;
+  stream_id: string;
+  resume_token: string;
+  offset: number;
+  credit_bytes: number;
+  engine: EngineInfo;
+}
+
+interface AckBodies {
+  "room:join": JoinAck;
+  "events:read": EventsReadAck;
+  "voice:recording:start": StartAck;
+}
+
+/** Events that are answered; the high-rate audio events are not. */
+export type AcknowledgedEvent = {
+  [E in keyof ClientEvents]: ClientEvents[E] extends RecordingChunk ? never : E;
+}[keyof ClientEvents];
+
+export type AckOf<E extends keyof ClientEvents> = E extends keyof AckBodies ? AckBodies[E] : Record<never, never>;

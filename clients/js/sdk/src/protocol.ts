@@ -1,0 +1,327 @@
+/* Generated from streaming/protocol/messages.py by scripts/schema.py: change it there. */
+
+/** Binary as a client may send it. */
+export type Binary = ArrayBuffer | Uint8Array;
+
+export interface AuthRefresh {
+  token: string;
+}
+
+/** The `auth` object of the Socket.IO connect packet. */
+export interface ConnectAuth {
+  token: string;
+  /** Default: 1. */
+  protocol?: 1;
+  client?: string | null;
+}
+
+/** `state`: "starting", "ready" or "down". `notice`: one sentence a person should read about this engine. */
+export interface EngineInfo {
+  name: string;
+  model: string;
+  state: string;
+  notice: string | null;
+}
+
+export interface EventsRead {
+  room: string;
+  after_seq: number;
+  /** Default: 1000. */
+  limit?: number;
+}
+
+export interface Ready {
+  protocol: number;
+  features: string[];
+  session_id: string;
+  user: UserInfo;
+  tenant: TenantInfo;
+  engine: EngineInfo;
+  limits: Record<string, number>;
+  server_time: number;
+}
+
+/** A recording as members see it. `state`: "live", "ended". Times `*_at` are Unix milliseconds. */
+export interface Recording {
+  id: string;
+  title: string;
+  owner: UserInfo;
+  visibility: string;
+  language: string;
+  state: string;
+  engine: string;
+  started_at: number;
+  ended_at: number | null;
+  duration_ms: number;
+  segment_count: number;
+}
+
+export interface RecordingAck {
+  stream_id: string;
+  received_bytes: number;
+  durable_bytes: number;
+  credit_bytes: number;
+  received_ms: number;
+  processed_ms: number;
+  committed_ms: number;
+  lag_ms: number;
+  degraded: boolean;
+}
+
+export interface RecordingChunk {
+  stream_id: string;
+  offset: number;
+  audio: Binary;
+}
+
+export interface RecordingEnded {
+  recording: Recording;
+  reason: string;
+  duration_ms: number;
+  segment_count: number;
+}
+
+export interface RecordingError {
+  stream_id: string;
+  error: WireError;
+  fatal: boolean;
+  expected_offset?: number;
+}
+
+export interface RecordingFlush {
+  stream_id: string;
+  marker: string;
+}
+
+export interface RecordingPause {
+  stream_id: string;
+}
+
+export interface RecordingResume {
+  stream_id: string;
+}
+
+export interface RecordingStart {
+  encoding: "mulaw" | "ogg_opus" | "pcm_f32le" | "pcm_s16le" | "webm_opus";
+  title?: string | null;
+  /** Default: "tenant". */
+  visibility?: "private" | "tenant";
+  /** Default: "auto". */
+  language?: string;
+  sample_rate?: number | null;
+  channels?: number | null;
+  /** Default: true. */
+  diarize?: boolean;
+  endpointing_ms?: number | null;
+  vocabulary?: string[];
+  /** Default: false. */
+  words?: boolean;
+  recording_id?: string | null;
+  resume_token?: string | null;
+  /** Default: false. */
+  new_container?: boolean;
+}
+
+export interface RecordingStarted {
+  recording: Recording;
+}
+
+export interface RecordingStop {
+  stream_id: string;
+  offset: number;
+}
+
+export interface RecordingUpdated {
+  recording: Recording;
+}
+
+export interface RoomJoin {
+  room: string;
+  after_seq?: number | null;
+}
+
+export interface RoomLeave {
+  room: string;
+}
+
+export interface SearchCancel {
+  request_id: string;
+}
+
+export interface SearchFailed {
+  request_id: string;
+  error: WireError;
+}
+
+/** `from` and `to`: Unix milliseconds, the start of the segment lies in [from, to). */
+export interface SearchFilters {
+  recording_ids?: string[] | null;
+  speakers?: string[] | null;
+  languages?: string[] | null;
+  tags?: string[] | null;
+  from?: number | null;
+  to?: number | null;
+}
+
+/** `highlights`: [from, to) in Unicode code points of `text`. */
+export interface SearchHit {
+  segment_id: string;
+  recording_id: string;
+  title: string;
+  speaker: string | null;
+  start_ms: number;
+  end_ms: number;
+  text: string;
+  highlights: [number, number][];
+  score: number;
+}
+
+export interface SearchQuery {
+  request_id: string;
+  text: string;
+  /** Default: "default". */
+  slot?: string;
+  /** Default: "hybrid". */
+  mode?: "hybrid" | "keyword" | "semantic";
+  filters?: SearchFilters | null;
+  /** Default: "relevance". */
+  sort?: "newest" | "relevance";
+  /** Default: 20. */
+  limit?: number;
+  cursor?: string | null;
+}
+
+export interface SearchResults {
+  request_id: string;
+  phase: "full" | "instant";
+  hits: SearchHit[];
+  took_ms: number;
+  next_cursor?: string;
+  degraded?: boolean;
+}
+
+export interface SearchSuperseded {
+  request_id: string;
+}
+
+export interface ServerClosing {
+  code: string;
+  message: string;
+}
+
+export interface ServerDraining {
+  reconnect_after_ms: number;
+}
+
+export interface TenantInfo {
+  id: string;
+  name: string;
+}
+
+/** Body of the durable event; `event`, `room`, `seq` and `at` are added by the feed. */
+export interface TranscriptFinal {
+  recording_id: string;
+  segment_id: string;
+  ordinal: number;
+  rev: number;
+  start_ms: number;
+  end_ms: number;
+  text: string;
+  words: WireWord[];
+  speaker: string | null;
+  language: string;
+  confidence: number;
+}
+
+export interface TranscriptFlushed {
+  room: string;
+  after_seq: number;
+  recording_id: string;
+  marker: string;
+}
+
+export interface TranscriptPartial {
+  room: string;
+  after_seq: number;
+  recording_id: string;
+  stream_id: string;
+  segment_id: string;
+  rev: number;
+  start_ms: number;
+  end_ms: number;
+  stable: string;
+  unstable: string;
+  speaker: string | null;
+}
+
+export interface UserInfo {
+  id: string;
+  name: string;
+  roles: string[];
+}
+
+/** The `error` object of acknowledgements and events. */
+export interface WireError {
+  code: string;
+  message: string;
+  retryable: boolean;
+  retry_after_ms?: number;
+  field?: string;
+  expected?: number;
+  first_seq?: number;
+}
+
+export interface WireWord {
+  w: string;
+  start_ms: number;
+  end_ms: number;
+  p: number;
+}
+
+/** What the room's log adds to a durable event. `at`: Unix milliseconds. */
+export interface Logged {
+  event: string;
+  room: string;
+  seq: number;
+  at: number;
+}
+
+/** What a client may send. */
+export interface ClientEvents {
+  "auth:refresh": AuthRefresh;
+  "room:join": RoomJoin;
+  "room:leave": RoomLeave;
+  "events:read": EventsRead;
+  "voice:recording:start": RecordingStart;
+  "voice:recording:chunk": RecordingChunk;
+  "voice:recording:flush": RecordingFlush;
+  "voice:recording:pause": RecordingPause;
+  "voice:recording:resume": RecordingResume;
+  "voice:recording:stop": RecordingStop;
+  "search:query": SearchQuery;
+  "search:cancel": SearchCancel;
+}
+
+/** What the server sends, as it arrives. */
+export interface ServerEvents {
+  "ready": Ready;
+  "server:closing": ServerClosing;
+  "server:draining": ServerDraining;
+  "voice:recording:ack": RecordingAck;
+  "voice:recording:error": RecordingError;
+  "transcript:partial": TranscriptPartial;
+  "transcript:flushed": TranscriptFlushed;
+  "transcript:final": TranscriptFinal & Logged;
+  "recording:started": RecordingStarted & Logged;
+  "recording:updated": RecordingUpdated & Logged;
+  "recording:ended": RecordingEnded & Logged;
+  "search:results": SearchResults;
+  "search:failed": SearchFailed;
+  "search:superseded": SearchSuperseded;
+}
+
+/** Client events without an acknowledgement. */
+export const UNACKNOWLEDGED = ["voice:recording:chunk"] as const;
+
+/** Server events of a room's log. */
+export const DURABLE_EVENTS = ["recording:ended", "recording:started", "recording:updated", "transcript:final"] as const;

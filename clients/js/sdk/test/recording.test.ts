@@ -1,0 +1,286 @@
+/** Recording, against a real Socket.IO server: every byte arrives once, in order, whatever happens to the line. */
+
+import { afterEach, beforeEach, expect, test } from "vitest";
+import {
+  connect,
+  type AudioSource,
+  type LiveRecording,
+  type Parlance,
+  type RecordingOptions,
+  type SourceEvents,
+} from "../src/index.js";
+import { asVector, clientVectors } from "./golden.js";
+import { FakeServer, refusal } from "./server.js";
+
+/** A source that the test plays by hand: 100 ms of numbered samples at a time. */
+class HandSource implements AudioSource {
+  events: SourceEvents | null = null;
+  isStopped = false;
+  isPaused = false;
+  played = Buffer.alloc(0);
+
+  constructor(readonly rate = 48_000) {}
+
+  async open(): Promise<number> {
+    return this.rate;
+  }
+
+  start(events: SourceEvents): void {
+    this.events = events;
+  }
+
+  async pause(): Promise<void> {
+    this.isPaused = true;
+  }
+
+  resume(): void {
+    this.isPaused = false;
+  }
+
+  async stop(): Promise<void> {
+    if (!this.isStopped) this.play(1, 10); // The last, short chunk.
+    this.isStopped = true;
+  }
+
+  play(chunks: number, samples = this.rate / 10): void {
+    for (let at = 0; at < chunks; at += 1) {
+      const first = this.played.length / 2;
+      const pcm = Int16Array.from({ length: samples }, (_, sample) => (first + sample) % 30_000);
+      const bytes = new Uint8Array(pcm.buffer);
+      this.played = Buffer.concat([this.played, bytes]);
+      this.events!.chunk(bytes, 0.5);
+    }
+  }
+}
+
+let server: FakeServer;
+let client: Parlance;
+let source: HandSource;
+
+beforeEach(async () => {
+  server = await FakeServer.start();
+  client = connect({ url: server.url, token: "tok" });
+  source = new HandSource();
+  await client.ready;
+});
+
+afterEach(async () => {
+  client.close();
+  await server.close();
+});
+
+const record = (options: RecordingOptions = {}): Promise<LiveRecording> => client.record(source, options);
+const arrived = (): number => server.stream!.bytes.length;
+
+test("every byte arrives, and the stop comes after the last", async () => {
+  const recording = await record({ title: "Stand-up" });
+  source.play(5);
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+  expect([server.stream!.isStopped, recording.state, source.isStopped]).toEqual([true, "stopped", true]);
+  expect(recording.progress.capturedMs).toBeCloseTo(500.2, 1);
+});
+
+test("what it sends equals the golden vectors", async () => {
+  source = new HandSource(48_000);
+  const recording = await record({ title: "Stand-up" });
+  source.events!.chunk(Uint8Array.from([0, 0, 1, 0, 255, 127, 0, 128]), 1);
+  await recording.flush("m_1");
+  await recording.pause();
+  await server.until(() => server.sent("voice:recording:pause").length === 1);
+  recording.resume();
+  await server.until(() => server.sent("voice:recording:resume").length === 1);
+  server.cut();
+  await server.until(() => server.sent("voice:recording:start").length === 2);
+  const valid = (event: string, name: string) => [event, clientVectors[event]!.valid[name]];
+  expect(server.received.map(([event, body]) => [event, asVector(body)])).toEqual([
+    valid("voice:recording:start", "microphone"),
+    valid("voice:recording:chunk", "first"),
+    valid("voice:recording:flush", "minimal"),
+    valid("voice:recording:pause", "minimal"),
+    valid("voice:recording:resume", "minimal"),
+    valid("voice:recording:start", "taken over"),
+  ]);
+});
+
+test("sound is taken while the line is cut, and goes on where the server stands", async () => {
+  const recording = await record();
+  const states: string[] = [];
+  recording.on("state", (state) => states.push(state));
+  for (let round = 0; round < 3; round += 1) {
+    source.play(4);
+    await server.until(() => arrived() >= source.played.length / 2);
+    if (round === 1) server.acknowledge();
+    server.cut();
+    source.play(3);
+    await server.until(() => arrived() === source.played.length);
+  }
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+  expect(states.filter((state) => state === "reconnecting")).toHaveLength(3);
+  expect(server.streams).toBe(4);
+});
+
+test("a lost chunk is sent again", async () => {
+  const recording = await record();
+  server.lost.add(9_600);
+  source.play(6);
+  await server.until(() => arrived() === source.played.length);
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+});
+
+test("a lost tail is sent again when the stop is refused", async () => {
+  const recording = await record();
+  source.play(2);
+  server.lost.add(9_600);
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+  expect(server.sent("voice:recording:stop")).toHaveLength(2);
+});
+
+test("never sends beyond the credit", async () => {
+  server.credit = 25_000;
+  const recording = await record();
+  source.play(20);
+  const stopped = recording.stop();
+  while (recording.state !== "stopped") {
+    const before = arrived();
+    server.acknowledge();
+    await server.until(() => recording.state === "stopped" || arrived() > before);
+  }
+  await stopped;
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+  expect(server.beyondCredit).toBe(0);
+});
+
+test("a full ring ends the recording with a reason and loses nothing that was taken", async () => {
+  server.credit = 10_000;
+  const recording = await record({ ringBytesMax: 48_000 });
+  const errors: string[] = [];
+  recording.on("error", (error) => errors.push(error.code));
+  source.play(6);
+  await server.until(() => errors.length === 1);
+  expect([errors, recording.state, source.isStopped]).toEqual([["ring_full"], "stopping", true]);
+  while (recording.state !== "stopped") {
+    const before = arrived();
+    server.acknowledge();
+    await server.until(() => recording.state === "stopped" || arrived() > before);
+  }
+  expect(server.stream!.bytes.equals(source.played.subarray(0, 48_000))).toBe(true);
+});
+
+test("only what is durable leaves the ring", async () => {
+  server.credit = 48_000;
+  const recording = await record({ ringBytesMax: 48_000 });
+  const lags: number[] = [];
+  recording.on("progress", ({ lagMs }) => lags.push(lagMs));
+  source.play(5);
+  await server.until(() => arrived() === 48_000);
+  server.acknowledge(9_600);
+  await server.until(() => lags.at(-1) === 250);
+  source.play(1);
+  expect(recording.state).toBe("live");
+  source.play(1);
+  expect(recording.state).toBe("stopping");
+});
+
+test("pause and resume take their turn with the sound", async () => {
+  server.credit = 9_600;
+  const recording = await record();
+  source.play(2);
+  await recording.pause();
+  expect([recording.state, source.isPaused]).toEqual(["paused", true]);
+  await server.until(() => arrived() === 9_600);
+  expect(server.sent("voice:recording:pause")).toEqual([]);
+  server.acknowledge();
+  await server.until(() => server.sent("voice:recording:pause").length === 1);
+  expect(arrived()).toBe(19_200);
+  recording.resume();
+  server.acknowledge();
+  await server.until(() => server.sent("voice:recording:resume").length === 1);
+  source.play(1);
+  await server.until(() => arrived() === 28_800);
+  const order = server.received.map(([event]) => event.replace("voice:recording:", ""));
+  expect(order).toEqual(["start", "chunk", "chunk", "pause", "resume", "chunk"]);
+});
+
+test("a stop whose answer was lost counts", async () => {
+  const recording = await record();
+  source.play(1);
+  server.overrides.set("voice:recording:stop", (_, socket) => {
+    server.overrides.delete("voice:recording:stop");
+    server.stream!.isStopped = true;
+    socket.conn.close();
+    return null;
+  });
+  await recording.stop();
+  expect([recording.state, server.sent("voice:recording:start").length]).toEqual(["stopped", 2]);
+});
+
+test("a stop while the line is cut is delivered later", async () => {
+  const recording = await record();
+  source.play(1);
+  await server.until(() => arrived() === 9_600);
+  server.cut();
+  source.play(3);
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+});
+
+test("a busy server is asked again, a refusal ends it", async () => {
+  const recording = await record();
+  let refusals = 0;
+  server.overrides.set("voice:recording:start", () => {
+    refusals += 1;
+    if (refusals === 1) return refusal("overloaded", { retryable: true, retry_after_ms: 5 });
+    return refusal("stream_ended");
+  });
+  server.cut();
+  await expect(recording.finished).rejects.toMatchObject({ code: "stream_ended" });
+  expect([refusals, recording.state, source.isStopped]).toEqual([2, "failed", true]);
+});
+
+test("a fatal error ends it, another is only told", async () => {
+  const recording = await record();
+  const errors: string[] = [];
+  recording.on("error", ({ code }) => errors.push(code));
+  const tell = (code: string, fatal: boolean): void => {
+    const error = { code, message: "", retryable: false };
+    server.emit("voice:recording:error", { stream_id: "st_1", error, fatal });
+  };
+  tell("decode_failed", false);
+  tell("internal", true);
+  await expect(recording.finished).rejects.toMatchObject({ code: "internal" });
+  expect([errors, recording.state]).toEqual([["decode_failed", "internal"], "failed"]);
+});
+
+test("a client that is closed takes the source with it", async () => {
+  const recording = await record();
+  client.close();
+  await expect(recording.finished).rejects.toMatchObject({ code: "closed" });
+  expect([recording.state, source.isStopped]).toEqual(["failed", true]);
+});
+
+test("a refused start closes the source", async () => {
+  server.overrides.set("voice:recording:start", () => refusal("quota_exceeded"));
+  await expect(record()).rejects.toMatchObject({ code: "quota_exceeded" });
+  expect(source.isStopped).toBe(true);
+});
+
+test("a microphone that is pulled out ends the recording with what it heard", async () => {
+  const recording = await record();
+  source.play(2);
+  const { ParlanceError } = await import("../src/index.js");
+  source.events!.failed(new ParlanceError("source_failed", "The microphone was disconnected."));
+  await recording.finished;
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+});
+
+test("a file that ends stops its recording", async () => {
+  const recording = await record();
+  source.play(2);
+  source.events!.ended();
+  await recording.finished;
+  expect(server.stream!.isStopped).toBe(true);
+});
