@@ -24,6 +24,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """PROTOCOL.md: an acknowledgement waits at most 2 s for its one store call."""
     outbox_packets_max: int = 2_000
     """Packets queued to one client before it is cut off as `slow_consumer`: 2,000 x about 500 B = 1 MB."""
+    answers_waiting_max: int = 64
+    """Packets queued to a client above which its next request waits: who does not read is not served. 64 answers of
+    1,000 events are 64 MB, the worst a hostile client can hold."""
+    answers_wait_ms_max: int = 5_000
+    """A request that waited this long cuts its client off: far above a slow phone's second, below the ping timeout."""
     join_buffer_events_max: int = 5_000
     """Live events held back while a joining client replays; past it the replay starts over from the log."""
     replay_page_events: int = 500

@@ -9,6 +9,7 @@ Boundary: the only module besides `sockets` and `rooms.manager` that knows Socke
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 ENCODED_MAX = 64
 """Events remembered in encoded form: members of a room are told one after another, so a few are enough."""
 
+QUEUE_LOOK_S = 0.02
 CLOSE_S_MAX = 2.0
 """For a client to take what is queued and the goodbye; then its transport is cut."""
 
@@ -46,14 +48,34 @@ class Delivery:
         if socket is None or socket.closed:
             return False
         if socket.queue.qsize() >= self._limits.outbox_packets_max:
-            METRICS.slow_consumers.inc()
-            log.warning("slow consumer cut off", extra={"sid": sid})
-            self.cut_off(sid)
+            self._slow(sid, socket.queue.qsize())
             return False
         for part in self._encode(event, data):
             socket.queue.put_nowait(eio_packet.Packet(eio_packet.MESSAGE, data=part))
         METRICS.events_sent.inc()
         return True
+
+    async def served(self, sid: str) -> bool:
+        """Wait until the client has read most of what it was sent; False when it does not and was cut off.
+
+        Called before a request is handled: acknowledgements go into the same queue, and only this client waits."""
+        end = time.monotonic() + self._limits.answers_wait_ms_max / 1000
+        while (queued := self._queued(sid)) > self._limits.answers_waiting_max:
+            if time.monotonic() > end:
+                self._slow(sid, queued)
+                return False
+            await asyncio.sleep(QUEUE_LOOK_S)
+        return True
+
+    def _queued(self, sid: str) -> int:
+        eio_sid = self._sio.manager.eio_sid_from_sid(sid, "/")
+        socket = self._sio.eio.sockets.get(eio_sid) if eio_sid else None
+        return socket.queue.qsize() if socket is not None else 0
+
+    def _slow(self, sid: str, queued: int) -> None:
+        METRICS.slow_consumers.inc()
+        log.warning("slow consumer cut off", extra={"sid": sid, "queued": queued})
+        self.cut_off(sid)
 
     def close_soon(self, sid: str) -> None:
         """Let the queue be written, close in an orderly way, and cut off after a while what does not go."""

@@ -185,7 +185,7 @@ class Sockets:
     # --- events -----------------------------------------------------------------------------------------------
     async def _event(self, event: str, sid: str, *payload: Any) -> Any:
         connection = self._connections.get(sid)
-        if connection is None or connection.closing:
+        if connection is None or connection.closing or not await self._delivery.served(sid):
             return None
         started = time.perf_counter()
         name = event if event in CLIENT_EVENTS else "unknown"

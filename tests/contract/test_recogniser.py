@@ -187,7 +187,7 @@ async def test_the_capabilities_are_data(subject: Subject) -> None:
     assert capabilities.utterance_ms_max <= LIMITS.utterance_ms_max
     assert capabilities.utterances_max > 0
     assert capabilities.hop_ms > 0
-    assert capabilities.agreement >= 1
+    assert capabilities.agreement >= 0
     if capabilities.name == "pocketsphinx":
         assert capabilities.languages == ("en",)
         assert "not Whisper" in (capabilities.notice or "")

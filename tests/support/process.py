@@ -57,6 +57,14 @@ class ServerProcess:
         self._link = threading.Event()
 
     @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "server", "serve"]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**self._environ, "PARLANCE_PORT": str(self._port)}
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -64,9 +72,9 @@ class ServerProcess:
     def start(self) -> None:
         self._link.clear()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve"],
+            self.command,
             cwd=ROOT,
-            env={**self._environ, "PARLANCE_PORT": str(self._port)},
+            env=self.environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -141,9 +149,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running(data_dir: Path, **settings: str) -> Iterator[ServerProcess]:
+def running(data_dir: Path, *, engine: str = TONES, **settings: str) -> Iterator[ServerProcess]:
     """A started server that is stopped at the end."""
-    server = ServerProcess(data_dir, **settings)
+    server = ServerProcess(data_dir, engine=engine, **settings)
     try:
         server.start()
         yield server

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import socketio
 
 HANG_S = 30.0
@@ -20,7 +21,9 @@ class Wire:
         self.events: list[Event] = []
         self.closed = asyncio.Event()
         self._arrived = asyncio.Condition()
-        self._client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+        self._http = aiohttp.ClientSession()  # ours: the library forgets its own when the server dies
+        self._client = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=self._http)
+        self._ws: Any = None
         self._client.on("*", self._on_any)
         self._client.on("disconnect", self._on_disconnect)
 
@@ -37,6 +40,7 @@ class Wire:
     async def connect(self, url: str, token: str | None) -> dict[str, Any]:
         """Returns `ready`."""
         await self._client.connect(url, auth={"token": token} if token else None, transports=["websocket"])
+        self._ws = self._client.eio.ws
         return await self.wait("ready")
 
     async def call(self, event: str, obj: Any) -> dict[str, Any]:
@@ -75,6 +79,9 @@ class Wire:
 
     async def close(self) -> None:
         await self._client.disconnect()
+        if self._ws is not None:
+            await self._ws.close()
+        await self._http.close()
 
     async def vanish(self) -> None:
         """Cut the transport without a goodbye."""
@@ -87,8 +94,8 @@ class Wire:
 async def wired(url: str, token: str | None) -> AsyncIterator[Wire]:
     """A connected client."""
     wire = Wire()
-    await wire.connect(url, token)
     try:
+        await wire.connect(url, token)
         yield wire
     finally:
         await wire.close()

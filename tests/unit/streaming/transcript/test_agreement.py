@@ -154,10 +154,28 @@ def test_words_are_cleaned_and_composed() -> None:
     assert agreement.stable == "café New York"
 
 
-@pytest.mark.parametrize(("n", "holdback"), [(0, 0), (2, -1)])
+@pytest.mark.parametrize(("n", "holdback"), [(-1, 0), (2, -1)])
 def test_impossible_policies_are_refused(n: int, holdback: int) -> None:
     with pytest.raises(ValueError, match="agreement"):
         Agreement(n, holdback)
+
+
+def test_what_the_engine_fixed_is_committed_at_once_and_nothing_else_when_n_is_0() -> None:
+    agreement = Agreement(0, 0)
+    for fixed in (0, 0, 2):
+        agreement.update(Hypothesis(timed("so my fellow"), until_sample=0, fixed=fixed))
+    assert shown(agreement) == ("so my", " fellow")
+    agreement.update(Hypothesis(timed("so my yellow bird"), until_sample=0, fixed=2))
+    assert shown(agreement) == ("so my", " yellow bird")
+    assert text_of(agreement.finish(Hypothesis(timed("so my yellow birds"), until_sample=0, fixed=4))) == (
+        "so my yellow birds"
+    )
+
+
+def test_fixed_words_need_no_agreement() -> None:
+    agreement = Agreement(2, 1)
+    agreement.update(Hypothesis(timed("a b c"), until_sample=0, fixed=2))
+    assert shown(agreement) == ("a b", " c")
 
 
 vocabulary = st.sampled_from(["a", "b", "c", "A", "b,", "the", "web", "site", "website", "…", "Straße", "strasse"])
