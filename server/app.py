@@ -21,7 +21,7 @@ from aiohttp import web
 
 from auth.model import Role
 from search.postgres import PostgresIndex
-from server.config import Config
+from server.config import Config, ConfigError
 from server.edge.authenticate import Authenticator
 from server.edge.handlers import Handlers
 from server.edge.http import BODY_BYTES_MAX, Http, Readiness, add_headers, boundary
@@ -161,7 +161,7 @@ async def run(config: Config) -> int:
     """Run the server until it is told to stop. Returns the exit status."""
     stop = StopRequest()
     components = Components()
-    listener = socket.create_server((config.host, config.port), family=_family(config.host), backlog=1024)
+    listener = _listen(config)
     config = msgspec.structs.replace(config, port=listener.getsockname()[1])
     app = App(config)
     runner = web.AppRunner(app.web, access_log=None, shutdown_timeout=2)
@@ -178,6 +178,7 @@ async def run(config: Config) -> int:
             if dsn is None:
                 postgres = EmbeddedPostgres(config.data_dir / "postgres")
                 dsn = await postgres.start()
+                components.start("postgres", postgres.wait_failed())
             await open_database(app.database, dsn, migrate)
             components.start("hub", app.hub.run())
             components.start("committer", app.committer.run())
@@ -206,8 +207,13 @@ async def run(config: Config) -> int:
     return 1 if failed else 0
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listen(config: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=1024)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise ConfigError(f"PARLANCE_PORT: cannot listen on {config.host}:{config.port}: {why}") from error
 
 
 def _tell_ready(url: str, engine: EngineInfo) -> None:
@@ -220,11 +226,7 @@ def _tell_ready(url: str, engine: EngineInfo) -> None:
 
 
 def serve(config: Config) -> int:
-    """Blocking; returns the exit status. Errors a person can mend are one sentence on stderr."""
+    """Blocking; returns the exit status. Raises what a person can mend: `ConfigError`, `PostgresFailed`, ..."""
     set_up_logging(config.log_level, config.log_format)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run(config))
-    except OSError as error:
-        sys.stderr.write(f"parlance: cannot listen on {config.host}:{config.port}: {error.strerror}.\n")
-        return 1
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run(config))

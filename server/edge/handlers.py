@@ -143,12 +143,13 @@ class Handlers:
         async with self._database.tenant_tx(key[0]) as db:
             head = await feed.head(db, *key)
             events = await feed.read(db, *key, after_seq=message.after_seq, limit=limit)
-        last = events[-1].seq if events else message.after_seq
+        # `seq` is where this page ends, so that it can be the next `after_seq`.
+        seq = events[-1].seq if events else head.seq
         return {
             "events": [event.wire() for event in events],
-            "seq": head.seq,
+            "seq": seq,
             "first_seq": head.first_seq,
-            "more": last < head.seq,
+            "more": seq < head.seq,
         }
 
     # --- live audio -------------------------------------------------------------------------------------------

@@ -91,9 +91,12 @@ async def test_the_server_dies_and_nothing_is_lost_or_doubled(server: ServerProc
     by_seq = {event["seq"]: event for event in log}
     for seq, final in seen.items():
         assert by_seq[seq] == final, "what a client saw is in the log, as it saw it"
-    async with aiohttp.ClientSession(server.url, headers={"Authorization": f"Bearer {alice.token}"}) as http:
-        async with http.get(f"/v1/recordings/{live.recording_id}/media") as response:
-            assert (await response.read())[44:] == pcm, "the kept audio holds every byte"
+    headers = {"Authorization": f"Bearer {alice.token}"}
+    async with (
+        aiohttp.ClientSession(server.url, headers=headers) as http,
+        http.get(f"/v1/recordings/{live.recording_id}/media") as response,
+    ):
+        assert (await response.read())[44:] == pcm, "the kept audio holds every byte"
     async with wired(server.url, mallory.token) as stranger:
         assert (await stranger.refused("room:join", {"room": live.room}))["code"] == "not_found"
     await wire.close()
@@ -250,7 +253,8 @@ async def test_a_client_that_does_not_read_is_cut_off_and_harms_nobody(server: S
 async def slow_consumers(server: ServerProcess) -> float:
     async with aiohttp.ClientSession(server.url) as http, http.get("/metrics") as response:
         text = await response.text()
-    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("parlance_slow_consumers_total"))
+    lines = [line.split() for line in text.splitlines()]
+    return next(float(line[1]) for line in lines if line[0] == "parlance_slow_consumers_total")
 
 
 async def test_two_servers_on_one_data_folder_explain_themselves(server: ServerProcess) -> None:

@@ -1,12 +1,14 @@
 """Every door, tried by somebody of another tenant with a valid token of her own."""
 
+import uuid
+
 import aiohttp
 import pytest
 import socketio
 
 from tests.fakes.tones import random_sentences, talk
 from tests.support.process import Account, ServerProcess
-from tests.support.wire import Talk, Wire
+from tests.support.wire import Talk, Wire, wired
 
 
 @pytest.fixture
@@ -111,3 +113,16 @@ async def test_login_link_works_once(parlance: ServerProcess) -> None:
                 assert response.status == 401
         async with http.post("/v1/auth/link", json={"kode": code}) as response:
             assert (response.status, (await response.json())["field"]) == (400, "kode")
+
+
+async def test_an_expired_token_ends_the_connection_and_a_refreshed_one_keeps_it(parlance: ServerProcess) -> None:
+    tenant = f"t-{uuid.uuid4().hex}"
+    short = await parlance.account(tenant, ttl_s=3)
+    long = await parlance.account(tenant)
+    async with wired(parlance.url, short.token) as kept, wired(parlance.url, short.token) as lost:
+        await kept.ok("auth:refresh", {"token": long.token})
+        closing = await lost.wait("server:closing")
+        assert closing["code"] == "unauthenticated"
+        await lost.closed.wait()
+        await kept.ok("events:read", {"room": f"tenant:{long.tenant_id}", "after_seq": 0})
+        assert not kept.named("server:closing")

@@ -55,7 +55,7 @@ async def test_events_read_pages(wire: Wire) -> None:
     live, texts = await recorded(wire, 22, 5)
     page = await wire.ok("events:read", {"room": live.room, "after_seq": 1, "limit": 2})
     assert [e["seq"] for e in page["events"]] == [2, 3]
-    assert (page["more"], page["seq"]) == (True, len(texts) + 1)
+    assert (page["more"], page["seq"]) == (True, 3), "the page's end is the next page's after_seq"
     rest = await wire.ok("events:read", {"room": live.room, "after_seq": 3, "limit": 1_000_000})
     assert [e["seq"] for e in rest["events"]] == list(range(4, len(texts) + 2))
     assert rest["more"] is False

@@ -1,6 +1,5 @@
 """A real Parlance server as a process of its own, on a free port, for tests that go through its doors."""
 
-import asyncio
 import contextlib
 import os
 import re
@@ -127,8 +126,10 @@ class ServerProcess:
         """Recogniser processes: the router first, then its decoders."""
         return sorted(pid for pid, command in self.children().items() if "recogniser.worker" in command)
 
-    async def account(self, tenant: str, user: str = "owner", role: Role = Role.OWNER) -> Account:
-        """A member, created when missing, with a token for an hour."""
+    async def account(
+        self, tenant: str, user: str = "owner", role: Role = Role.OWNER, *, ttl_s: int = 3_600
+    ) -> Account:
+        """A member, created when missing, with a token."""
         async with embedded.use(self.data_dir / "postgres") as dsn:
             database = Database(dsn)
             await database.open()
@@ -141,11 +142,8 @@ class ServerProcess:
                 await database.close()
         assert identity is not None
         secret = signing_secret(load({"PARLANCE_DATA_DIR": str(self.data_dir)}))
-        token = issue(identity, secret=secret, now=int(time.time()), ttl_s=3_600)
+        token = issue(identity, secret=secret, now=int(time.time()), ttl_s=ttl_s)
         return Account(tenant_id, member.user_id, token)
-
-    def token(self, tenant: str, user: str = "owner", role: Role = Role.OWNER) -> str:
-        return asyncio.run(self.account(tenant, user, role)).token
 
 
 @contextlib.contextmanager
