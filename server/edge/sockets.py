@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import socketio
@@ -86,12 +87,13 @@ class Sockets:
         self._hub = hub
         self._engine = engine
         self._limits = limits
+        self._origins = frozenset(origins)
         self._scope = Scope("sockets", on_error=_task_failed)
         self._connections: dict[str, Connection] = {}
         self._sio = Server(
             async_mode="aiohttp",
             async_handlers=False,
-            cors_allowed_origins=origins,
+            cors_allowed_origins=self._origin_allowed,
             max_http_buffer_size=limits.message_bytes_max,
             transports=["websocket"],
             json=Json,
@@ -105,6 +107,10 @@ class Sockets:
         self._sio.on("disconnect", self._disconnect)
         self._sio.on("*", self._event)
         self._delivery = Delivery(self._sio, self._scope, limits)
+
+    def _origin_allowed(self, origin: str, environ: dict[str, Any]) -> bool:
+        """Pages of this very host, under whatever name it was reached, and the configured ones."""
+        return origin in self._origins or urlsplit(origin).netloc == environ.get("HTTP_HOST")
 
     def attach(self, app: web.Application) -> None:
         self._sio.attach(app)

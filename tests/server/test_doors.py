@@ -126,3 +126,16 @@ async def test_an_expired_token_ends_the_connection_and_a_refreshed_one_keeps_it
         await lost.closed.wait()
         await kept.ok("events:read", {"room": f"tenant:{long.tenant_id}", "after_seq": 0})
         assert not kept.named("server:closing")
+
+
+async def test_only_pages_of_this_host_may_open_sockets(parlance: ServerProcess) -> None:
+    url = parlance.url + "/socket.io/?EIO=4&transport=websocket"
+    port = parlance.url.rsplit(":", 1)[1]
+    async with aiohttp.ClientSession() as http:
+        for host in ("127.0.0.1", "localhost"):
+            named = url.replace("127.0.0.1", host)
+            async with http.ws_connect(named, headers={"Origin": f"http://{host}:{port}"}) as ws:
+                assert (await ws.receive_str()).startswith("0{")
+        for origin in ("http://evil.example", f"http://evil.example:{port}", "null"):
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await http.ws_connect(url, headers={"Origin": origin})
