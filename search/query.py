@@ -21,12 +21,8 @@ from search.model import Cursor, Filters, Query, Sort
 from streaming.errors import BadRequest
 from streaming.limits import LIMITS, Limits
 
-WORD_CHARS_MAX = 64
-"""Code points of a word that are compared. Postgres refuses lexemes over 2,046 bytes; 64 x 4 bytes stay below, and
-the longest words of dictionaries have about 50 letters."""
-
-TEXT_WORDS_MAX = 10_000
-"""Words of one segment that are indexed. 30 s of talk have about 150; Postgres keeps no position above 16,383."""
+WORD_CHARS_MAX = LIMITS.search_word_chars_max
+TEXT_WORDS_MAX = LIMITS.search_text_words_max
 
 APOSTROPHES = frozenset("'\u2019")
 JOINERS = frozenset("\u200c\u200d\u00ad")

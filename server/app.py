@@ -24,7 +24,7 @@ from search.postgres import PostgresIndex
 from server.config import Config, ConfigError
 from server.edge.authenticate import Authenticator
 from server.edge.handlers import Handlers
-from server.edge.http import BODY_BYTES_MAX, Http, Readiness, add_headers, boundary
+from server.edge.http import Http, Readiness, add_headers, boundary
 from server.edge.searching import SearchDesk
 from server.edge.sockets import Sockets
 from server.jobs.index import IndexSegments, enqueue_index, index_handler
@@ -125,7 +125,7 @@ class App:
             origins=[config.url, *config.origins],
             limits=LIMITS,
         )
-        self.web = web.Application(middlewares=[boundary], client_max_size=BODY_BYTES_MAX)
+        self.web = web.Application(middlewares=[boundary], client_max_size=LIMITS.http_body_bytes_max)
         self.web.on_response_prepare.append(add_headers)
         self.sockets.attach(self.web)
         Http(

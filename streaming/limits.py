@@ -64,6 +64,13 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flush_marks_max: int = 64
     """Flush, pause and resume marks waiting in one stream."""
 
+    # --- audio ------------------------------------------------------------------------------------------------
+    sample_rate_hz_min: int = 4_000
+    sample_rate_hz_max: int = 192_000
+    """From half of telephone bandwidth to the fastest sound cards."""
+    channels_max: int = 8
+    """A sum of 8 int16 needs 18 bits: exact in float32's 24 when channels are mixed down."""
+
     # --- recognition ------------------------------------------------------------------------------------------
     read_bytes: int = 64 * KIB
     """Bytes the pipeline takes from the audio log at once: 2 s at 16 kHz, keeps the loop responsive."""
@@ -77,6 +84,26 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ceiling of the back-off between worker restarts."""
     worker_inflight_bytes_max: int = 1 * MIB
     """Audio on the pipe to one utterance that the worker has not taken yet: one whole utterance of 30 s."""
+    worker_pcm_bytes_max: int = 64 * KIB
+    """Audio in one message to a worker: 2 s, about 0.3 s of decoding, so that a stall is noticed between."""
+    worker_context_bytes_max: int = 64 * KIB
+    """An engine's context: PocketSphinx takes 200 B, a prompt of Whisper's 1 KiB."""
+    worker_frame_bytes_max: int = 256 * KIB
+    """The largest message is an `Open` with a full vocabulary, 200 terms x 80 characters x 4 bytes = 62.5 KiB, and a
+    context. Everything else is below 100 KiB."""
+    worker_replies_bytes_max: int = 1 * MIB
+    """Replies waiting for a slow server before the worker reads nothing more from anybody."""
+    worker_idle_max: int = 8
+    """Idle decoders kept after a peak: 8 x 35 MB = 280 MB."""
+    worker_stall_ms: int = 60_000
+    """Without any answer to pending work. A piece of 2 s takes 0.3 s to decode, a final of 30 s of speech below 2 s:
+    even 20 times overloaded a healthy decoder answers in less."""
+    worker_hello_ms_max: int = 120_000
+    """Loading takes PocketSphinx 0.4 s and a large model from a slow disk a minute; past this the worker hangs."""
+    worker_stop_ms_max: int = 3_000
+    """A worker ends within milliseconds of its socket, unless it is loading its model: then it is killed."""
+    worker_line_bytes_max: int = 4 * KIB
+    """A line of a worker's log."""
     vocabulary_terms_max: int = 200
     vocabulary_term_chars_max: int = 80
 
@@ -86,6 +113,34 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commit_batch_items_max: int = 200
     commit_queue_items_max: int = 4_000
     """Streams wait for their own commits, so this is never reached with fewer than 4,000 streams."""
+
+    # --- database and jobs ------------------------------------------------------------------------------------
+    database_connections_max: int = 10
+    """Per node: two cores' worth of queries in flight, far below Postgres' default of 100."""
+    database_acquire_ms_max: int = 2_000
+    """PROTOCOL.md: an acknowledgement waits at most 2 s."""
+    database_command_ms_max: int = 30_000
+    """No statement of ours takes seconds; one that takes this long has lost its database."""
+    database_log_bytes_max: int = 4 * MIB
+    """The embedded database's log is emptied above this size."""
+    job_statement_ms_max: int = 10_000
+    """Statements of the queue take milliseconds; one that takes this long has lost its database."""
+    job_drain_ms_max: int = 5_000
+    """A runner that ends gives running jobs this long, then leaves them to be picked again."""
+    jobs_picked_max: int = 20
+    """Jobs a runner holds at once: two batches of 10, as PgQueuer wants."""
+
+    # --- HTTP -------------------------------------------------------------------------------------------------
+    http_body_bytes_max: int = 64 * KIB
+    """Bodies are login codes and small JSON; audio goes through the socket."""
+    http_page_items_max: int = 100
+    media_read_bytes: int = 256 * KIB
+    """Kept audio is sent in pieces of this size."""
+    login_link_s_max: int = 7 * 86_400
+    past_streams_max: int = 64
+    """Ended streams of a connection whose late chunks are answered `stream_ended` instead of `not_found`."""
+    close_ms_max: int = 2_000
+    """For a client to take what is queued and the goodbye; then its transport is cut."""
 
     # --- text -------------------------------------------------------------------------------------------------
     title_chars_max: int = 200
@@ -100,6 +155,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     search_hits_max: int = 100
     search_candidates_max: int = 500
     """Rank at most this many newest matches: ranking 19,000 takes 47 ms, 500 takes 3 ms (measured)."""
+    search_word_chars_max: int = 64
+    """Code points of a word that are compared. Postgres refuses lexemes over 2,046 bytes; 64 x 4 bytes stay below, and
+    the longest words of dictionaries have about 50 letters."""
+    search_text_words_max: int = 10_000
+    """Words of one segment that are indexed. 30 s of talk have about 150; Postgres keeps no position above 16,383."""
     search_slots_per_socket_max: int = 8
     search_ms_max: int = 5_000
 
@@ -112,6 +172,12 @@ def check(limits: Limits) -> Limits:
     assert limits.credit_ms >= 5 * limits.sync_interval_ms, "credit rides out several syncs"
     assert limits.backlog_ms_max >= limits.abandon_ms, "an orphan's audio fits into its backlog"
     assert limits.worker_inflight_bytes_max >= limits.utterance_ms_max * 32, "a whole utterance can be offered again"
+    assert limits.worker_inflight_bytes_max >= limits.worker_pcm_bytes_max, "flow control lets a piece through"
+    vocabulary_bytes = limits.vocabulary_terms_max * (limits.vocabulary_term_chars_max * 4 + 5)
+    largest_open = vocabulary_bytes + limits.worker_context_bytes_max + 4 * KIB
+    assert max(largest_open, limits.worker_pcm_bytes_max + KIB) <= limits.worker_frame_bytes_max
+    assert limits.database_acquire_ms_max <= limits.handler_ms_max, "a handler's deadline holds"
+    assert limits.answers_waiting_max < limits.outbox_packets_max, "a request waits before its client is cut off"
     assert limits.replay_page_events <= limits.events_read_max <= limits.join_buffer_events_max
     return limits
 

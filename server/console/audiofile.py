@@ -12,10 +12,11 @@ import av
 import av.error
 
 from server.console.failures import CommandFailed
+from streaming.limits import LIMITS
 
 CHUNK_MS = 100
 SAMPLE_BYTES = 2
-RATE_MIN, RATE_MAX = 4_000, 192_000
+RATE_MIN, RATE_MAX = LIMITS.sample_rate_hz_min, LIMITS.sample_rate_hz_max
 """What `voice:recording:start` takes; files outside are resampled to `RATE_ELSE`."""
 RATE_ELSE = 48_000
 

@@ -27,8 +27,6 @@ ENCODED_MAX = 64
 """Events remembered in encoded form: members of a room are told one after another, so a few are enough."""
 
 QUEUE_LOOK_S = 0.02
-CLOSE_S_MAX = 2.0
-"""For a client to take what is queued and the goodbye; then its transport is cut."""
 
 
 class Delivery:
@@ -84,7 +82,7 @@ class Delivery:
         task.add_done_callback(self._closing.discard)
 
     async def drain(self) -> None:
-        """Wait for the closes under way; each is bounded by `CLOSE_S_MAX`."""
+        """Wait for the closes under way; each is bounded by `Limits.close_ms_max`."""
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -92,7 +90,7 @@ class Delivery:
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, "/")
         environ = self._sio.get_environ(sid)
         try:
-            async with asyncio.timeout(CLOSE_S_MAX):
+            async with asyncio.timeout(self._limits.close_ms_max / 1000):
                 await self._sio.disconnect(sid)
                 if eio_sid is not None:
                     await self._sio.eio.disconnect(eio_sid)

@@ -28,14 +28,12 @@ from server.store import feed, recordings, segments
 from server.store.pool import Database
 from server.telemetry import METRICS
 from streaming.errors import BadRequest, NotFound
+from streaming.limits import LIMITS
 from streaming.model import Encoding
 from streaming.protocol.messages import ClientMessage
 
 log = logging.getLogger(__name__)
 
-PAGE_SIZE_MAX = 100
-MEDIA_CHUNK_BYTES = 256 * 1024
-BODY_BYTES_MAX = 64 * 1024
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -202,7 +200,7 @@ class Http:
             await response.write(header[start:end])
         at = max(start, len(header))
         while at < end:
-            upto = min(end, at + MEDIA_CHUNK_BYTES)
+            upto = min(end, at + LIMITS.media_read_bytes)
             data = await self._media.read(row.tenant_id, row.recording_id, at - len(header), upto - len(header))
             await response.write(data)
             at = upto
@@ -220,7 +218,7 @@ async def boundary(
         if error.status == 404:
             return problem(NotFound("There is nothing here."))
         raise
-    except Exception as error:
+    except Exception as error:  # the message boundary
         known = as_known(error)
         if known.code == "internal":
             log.exception("request failed", extra={"path": request.path})
@@ -282,7 +280,7 @@ async def _json(request: web.Request) -> object:
 def _limit(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise BadRequest("The limit is a number from 1 on.", field="limit")
-    return min(int(text), PAGE_SIZE_MAX)
+    return min(int(text), LIMITS.http_page_items_max)
 
 
 def _range(request: web.Request, total: int) -> tuple[int, int]:

@@ -30,21 +30,19 @@ from pgqueuer.domain.types import Channel, QueueManagerId
 from server.store.pool import LOST, Connection
 from streaming.aio import Scope, Signal
 from streaming.errors import ParlanceError, Unavailable
+from streaming.limits import LIMITS
 
 log = logging.getLogger(__name__)
 
 BATCH = 10
 """Jobs picked, and results written, by one statement."""
-PICKED_MAX = 2 * BATCH
-"""Jobs a runner holds at once; PgQueuer wants two batches."""
+PICKED_MAX = LIMITS.jobs_picked_max
 IDLE_S = 5.0
 """An idle runner looks for itself this often; new jobs wake it by NOTIFY."""
 PICK_STALE_S = 15.0
 """A picked job without a heartbeat (they come at half of it) for this long belongs to a dead runner."""
-STATEMENT_S_MAX = 10.0
-"""Statements of the queue take milliseconds; one that takes this long has lost its database."""
-DRAIN_S = 5.0
-"""A runner that ends or lost its database gives running jobs this long, then leaves them to be picked again."""
+STATEMENT_S_MAX = LIMITS.job_statement_ms_max / 1000
+DRAIN_S = LIMITS.job_drain_ms_max / 1000
 RECONNECT_S_MIN, RECONNECT_S_MAX = 0.1, 5.0
 RETRY_S_MIN, RETRY_S_MAX = 0.5, 60.0
 TIDY_EVERY_S = 300.0
@@ -216,7 +214,7 @@ class JobRunner:
 async def _attempt(handler: Handler, job: Job) -> Exception | None:
     try:
         await handler.run(job)
-    except Exception as error:  # the boundary of a job
+    except Exception as error:  # the message boundary of a job
         return error
     return None
 

@@ -39,6 +39,7 @@ from server.store.pgowner import (
 )
 from server.store.pgplace import MAJOR, Place, PostgresFailed, choose, fall_back, socket_folder
 from streaming.aio import Scope
+from streaming.limits import LIMITS
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ SETTINGS = {
     "log_error_verbosity": "terse",
     "log_checkpoints": "off",
 }
-LOG_BYTES_MAX = 4 * 1024 * 1024
+LOG_BYTES_MAX = LIMITS.database_log_bytes_max
 """The log is emptied above this size, and set aside as `.old` at a start above half of it: 6 MiB in all."""
 LOG_LOOK_S = 60.0
 TAIL_LINES = 6

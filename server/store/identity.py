@@ -18,12 +18,13 @@ from auth.errors import Unauthenticated
 from auth.model import Identity, Role
 from server.store.pool import Database
 from streaming.errors import BadRequest, NotFound, Unavailable
+from streaming.limits import LIMITS
 
 NAME_CHARS_MAX = 100
 """As the CHECK of the tables."""
 CREATE_ATTEMPTS_MAX = 3
 """One loser of a race sees the winner's row on its second look; the third covers a winner that was deleted again."""
-LINK_TTL_S_MAX = 7 * 86_400
+LINK_TTL_S_MAX = LIMITS.login_link_s_max
 CODE = re.compile(r"([0-9a-f]{32})\.([A-Za-z0-9_-]{43})")
 """The tenant's id and 32 random bytes in base64url: without its tenant no row of a code is visible."""
 

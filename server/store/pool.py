@@ -14,16 +14,12 @@ from typing import Any
 import asyncpg
 
 from streaming.errors import Unavailable
+from streaming.limits import LIMITS
 
 Connection = Any
 """asyncpg.Connection or its pool proxy; asyncpg ships no types."""
 
 APP_ROLE = "parlance_app"
-POOL_SIZE_MAX = 10
-"""Connections per node: two cores' worth of queries in flight, far below Postgres' default of 100."""
-COMMAND_TIMEOUT_S = 30.0
-ACQUIRE_TIMEOUT_S = 2.0
-"""PROTOCOL.md: an acknowledgement waits at most 2 s."""
 
 LOST = (
     OSError,
@@ -59,8 +55,8 @@ class Database:
             self._pool = await asyncpg.create_pool(
                 self._dsn,
                 min_size=1,
-                max_size=POOL_SIZE_MAX,
-                command_timeout=COMMAND_TIMEOUT_S,
+                max_size=LIMITS.database_connections_max,
+                command_timeout=LIMITS.database_command_ms_max / 1000,
                 server_settings={"role": APP_ROLE, "application_name": "parlance"},
             )
 
@@ -94,7 +90,8 @@ class Database:
         if self._pool is None:
             raise Unavailable("The database is not open.")
         with translated():
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
+            timeout_s = LIMITS.database_acquire_ms_max / 1000
+            async with self._pool.acquire(timeout=timeout_s) as connection, connection.transaction():
                 yield connection
 
 

@@ -29,7 +29,7 @@ from server.config import ConfigError
 from server.telemetry import METRICS
 from streaming.aio import Scope
 from streaming.errors import WorkerLost
-from streaming.limits import KIB, Limits
+from streaming.limits import KIB, LIMITS, Limits
 from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16, Recogniser, UtteranceDecoder
 from streaming.recogniser import link
@@ -40,11 +40,9 @@ ENGINES = {
 }
 RESTART_MS_MIN = 100
 """First pause before a restart; doubles up to `Limits.worker_restart_ms_max`, starts over after a life that long."""
-HELLO_S_MAX = 120.0
-"""Loading takes PocketSphinx 0.4 s and a large model from a slow disk a minute; past this the worker hangs."""
-STOP_S_MAX = 3.0
-"""A worker ends within milliseconds of its socket, unless it is loading its model: then it is killed."""
-LINE_BYTES_MAX = 4 * KIB
+HELLO_S_MAX = LIMITS.worker_hello_ms_max / 1000
+STOP_S_MAX = LIMITS.worker_stop_ms_max / 1000
+LINE_BYTES_MAX = LIMITS.worker_line_bytes_max
 READ_BYTES = 64 * KIB
 INHERITED_SETTINGS = ("PARLANCE_MODEL", "PARLANCE_OFFLINE")
 """The only `PARLANCE_*` variables a worker sees: secrets and addresses are none of its business."""

@@ -19,6 +19,7 @@ import soxr
 from numpy.typing import NDArray
 
 from streaming.errors import BadRequest, UnsupportedEncoding
+from streaming.limits import LIMITS
 from streaming.model import SAMPLE_RATE, AudioFormat, Encoding
 
 Pcm16 = NDArray[np.int16]
@@ -26,12 +27,6 @@ Pcm16 = NDArray[np.int16]
 
 Float32 = NDArray[np.float32]
 """(n,) float32 in int16 units: full scale is 32767, not 1."""
-
-RATE_MIN, RATE_MAX = 4_000, 192_000
-"""Hz; PROTOCOL.md's `sample_rate` as `protocol.messages` bounds it."""
-
-CHANNELS_MAX = 8
-"""A sum of 8 int16 needs 18 bits: exact in float32's 24."""
 
 
 class AudioDecoder(Protocol):
@@ -100,8 +95,9 @@ def decoder_for(fmt: AudioFormat) -> AudioDecoder:
     if read is None:
         known = ", ".join(encoding.value for encoding in _READERS)
         raise UnsupportedEncoding(f"This server takes {known}, not {fmt.encoding.value}.", field="encoding")
-    if not RATE_MIN <= fmt.sample_rate <= RATE_MAX:
-        raise BadRequest(f"The sample rate must lie in {RATE_MIN}..{RATE_MAX} Hz.", field="sample_rate")
-    if not 1 <= fmt.channels <= CHANNELS_MAX:
-        raise BadRequest(f"The number of channels must lie in 1..{CHANNELS_MAX}.", field="channels")
+    if not LIMITS.sample_rate_hz_min <= fmt.sample_rate <= LIMITS.sample_rate_hz_max:
+        allowed = f"{LIMITS.sample_rate_hz_min}..{LIMITS.sample_rate_hz_max} Hz"
+        raise BadRequest(f"The sample rate must lie in {allowed}.", field="sample_rate")
+    if not 1 <= fmt.channels <= LIMITS.channels_max:
+        raise BadRequest(f"The number of channels must lie in 1..{LIMITS.channels_max}.", field="channels")
     return RawDecoder(fmt, read)

@@ -113,8 +113,8 @@ class RecordingStart(ClientMessage, frozen=True):
     title: Annotated[str, Meta(max_length=LIMITS.title_chars_max)] | None = None
     visibility: Literal["tenant", "private"] = "tenant"
     language: Annotated[str, Meta(min_length=2, max_length=35)] = "auto"
-    sample_rate: Annotated[int, Meta(ge=4_000, le=192_000)] | None = None
-    channels: Annotated[int, Meta(ge=1, le=8)] | None = None
+    sample_rate: Annotated[int, Meta(ge=LIMITS.sample_rate_hz_min, le=LIMITS.sample_rate_hz_max)] | None = None
+    channels: Annotated[int, Meta(ge=1, le=LIMITS.channels_max)] | None = None
     diarize: bool = True
     endpointing_ms: Annotated[int, Meta(ge=100, le=5_000)] | None = None
     vocabulary: Annotated[

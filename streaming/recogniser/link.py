@@ -14,7 +14,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from streaming.limits import KIB, LIMITS
+from streaming.limits import LIMITS
 from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16
 
@@ -22,20 +22,9 @@ VERSION = 1
 """Goes up with every incompatible change; a server refuses a worker of another version."""
 
 HEADER_BYTES = 4
-PCM_BYTES_MAX = 64 * KIB
-"""Audio in one message: 2 s, about 0.3 s of decoding, so that a discard or a stall is noticed between messages."""
-FRAME_BYTES_MAX = 256 * KIB
-"""The largest message is an `Open` with a full vocabulary: 200 terms x 80 characters x 4 bytes = 62.5 KiB, and a
-context of the engine's. Everything else is below 100 KiB."""
-CONTEXT_BYTES_MAX = 64 * KIB
-"""An engine's context: PocketSphinx takes 200 B, a prompt of Whisper's 1 KiB."""
-
-assert PCM_BYTES_MAX + KIB <= FRAME_BYTES_MAX, "a piece of audio fits into a frame"
-assert LIMITS.worker_inflight_bytes_max >= PCM_BYTES_MAX, "flow control lets at least one piece through"
-assert (
-    LIMITS.vocabulary_terms_max * (LIMITS.vocabulary_term_chars_max * 4 + 5) + CONTEXT_BYTES_MAX + 4 * KIB
-    <= FRAME_BYTES_MAX
-), "an Open fits into a frame"
+PCM_BYTES_MAX = LIMITS.worker_pcm_bytes_max
+FRAME_BYTES_MAX = LIMITS.worker_frame_bytes_max
+CONTEXT_BYTES_MAX = LIMITS.worker_context_bytes_max
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):

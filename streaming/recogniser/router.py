@@ -22,11 +22,8 @@ from streaming.recogniser import link
 
 SPARES = 2
 """Idle processes kept ahead: a fork takes 3 ms, and more than two utterances rarely begin within it."""
-IDLE_MAX = 8
-"""Idle processes kept after a peak: 8 x 35 MB = 280 MB."""
-STALL_S = 60.0
-"""Seconds without any answer to pending work. A piece of 2 s takes 0.3 s to decode, a final of 30 s of speech below
-2 s: even 20 times overloaded a healthy process answers in less."""
+IDLE_MAX = LIMITS.worker_idle_max
+STALL_S = LIMITS.worker_stall_ms / 1000
 
 
 class Fork(msgspec.Struct, frozen=True):

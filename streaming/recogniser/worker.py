@@ -25,7 +25,7 @@ import time
 import traceback
 from pathlib import Path
 
-from streaming.limits import KIB, MIB
+from streaming.limits import KIB, LIMITS
 from streaming.recogniser import link
 from streaming.recogniser.engine import Engine, EngineUtterance, load_class
 from streaming.recogniser.router import Effect, End, Fork, Log, Reply, Router, Send
@@ -33,8 +33,7 @@ from streaming.recogniser.router import Effect, End, Fork, Log, Reply, Router, S
 READ_BYTES = 64 * KIB
 SOCKET_BYTES = 64 * KIB
 """Kernel buffer towards a decoder: what lies there cannot be taken back by a discard, so at most 2 s of audio."""
-REPLIES_BYTES_MAX = 1 * MIB
-"""Replies waiting for a slow server before nothing more is read from anybody."""
+REPLIES_BYTES_MAX = LIMITS.worker_replies_bytes_max
 TICK_S = 1.0
 PR_SET_PDEATHSIG = 1
 
