@@ -24,9 +24,10 @@ from search.postgres import PostgresIndex
 from server.config import Config, ConfigError
 from server.edge.authenticate import Authenticator
 from server.edge.handlers import Handlers
-from server.edge.http import Http, Readiness, add_headers, boundary
+from server.edge.http import Http, add_headers, boundary
 from server.edge.searching import SearchDesk
 from server.edge.sockets import Sockets
+from server.health import Readiness, watch
 from server.jobs.index import IndexSegments, enqueue_index, index_handler
 from server.jobs.queue import JobRunner
 from server.lifecycle import Components, StopRequest, first_of, open_database
@@ -149,6 +150,13 @@ class App:
             notice=capabilities.notice,
         )
 
+    async def database_works(self) -> bool:
+        async with self.database.shared_tx() as connection:
+            return bool(await connection.fetchval("SELECT true"))
+
+    async def recogniser_works(self) -> bool:
+        return self.recogniser.state == "ready"
+
     async def login_url(self) -> str:
         """The page's address with a one-time login of the first tenant's owner."""
         tenant_id = await self.identities.ensure_tenant(FIRST_TENANT)
@@ -185,6 +193,8 @@ async def run(config: Config) -> int:
             components.start("jobs", app.jobs.run())
             await app.recogniser.ready()
             components.start("desk", app.desk.run())
+            probes = {"database": app.database_works, "recogniser": app.recogniser_works}
+            components.start("watch", watch(app.readiness, probes))
             app.readiness.missing.discard("start")
             _tell_ready(await app.login_url(), app.engine())
             await stop.wait()

@@ -89,3 +89,4 @@ def set_up_logging(level: str, style: str) -> None:
     root.setLevel(level.upper())
     for noisy in ("aiohttp.access", "socketio", "engineio", "asyncio", "pgqueuer"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # a traceback a second while the database is away

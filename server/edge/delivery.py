@@ -4,7 +4,7 @@ python-socketio's queue per client has no limit and its emit costs a task per re
 encoded once for all members and put into their queues directly. A client whose queue is full is cut off as
 `slow_consumer` and resumes from the log.
 
-Boundary: the only module besides `sockets` and `rooms.manager` that knows Socket.IO's insides (python-socketio 5.18).
+Boundary: the only module besides `sockets` that knows Socket.IO's insides (python-socketio 5.18).
 """
 
 import asyncio

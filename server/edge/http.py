@@ -23,6 +23,7 @@ from auth.policy import access
 from server.edge.authenticate import Authenticator
 from server.edge.decode import convert
 from server.edge.errors import as_known, problem
+from server.health import Readiness
 from server.media.audiolog import MediaStore
 from server.store import feed, recordings, segments
 from server.store.pool import Database
@@ -51,14 +52,6 @@ or use the command line: <code>parlance stream FILE</code>.</p>"""
 
 class LoginCode(ClientMessage, frozen=True):
     code: str
-
-
-class Readiness:
-    """What `/readyz` says. `missing`: parts that keep the server from serving; `degraded`: lost later."""
-
-    def __init__(self) -> None:
-        self.missing: set[str] = {"start"}
-        self.degraded: set[str] = set()
 
 
 class Http:

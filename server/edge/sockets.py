@@ -37,6 +37,7 @@ from streaming.protocol.messages import (
     ConnectAuth,
     EngineInfo,
     Ready,
+    ServerDraining,
     TenantInfo,
     UserInfo,
     WireError,
@@ -46,6 +47,9 @@ log = logging.getLogger(__name__)
 
 RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
 """Names python-socketio dispatches to its own handlers; from a client they are just unknown events."""
+
+RECONNECT_AFTER_MS = 1_000
+"""A restart takes about 2 s; clients add their own jitter."""
 
 Authenticate = Callable[[str], Awaitable[Identity]]
 """A token's identity, checked against the database. Raises `Unauthenticated`."""
@@ -116,8 +120,9 @@ class Sockets:
         self._sio.attach(app)
 
     async def close(self, code: str, message: str) -> None:
-        """Say goodbye to everyone, then end."""
+        """Say goodbye to everyone, then end: whoever can is asked to come back soon, to the next process."""
         for connection in list(self._connections.values()):
+            connection.send("server:draining", ServerDraining(reconnect_after_ms=RECONNECT_AFTER_MS))
             connection.close(code, message)
         await self._delivery.drain()
         await self._scope.close()

@@ -105,9 +105,11 @@ async def _connect(dsn: str) -> Any:
                 dsn, timeout=CONNECT_S_MAX, server_settings={"application_name": "parlance-migrate"}
             )
         except asyncpg.InvalidAuthorizationSpecificationError as error:
-            raise MigrationFailed(f"The database refuses this user or password: {error}.") from error
+            raise MigrationFailed(f"The database refuses this user or password: {_first_line(error)}.") from error
         except asyncpg.InvalidCatalogNameError as error:
-            raise MigrationFailed(f"The database server has no such database: {error}; create it first.") from error
+            raise MigrationFailed(
+                f"The database server has no such database: {_first_line(error)}; create it first."
+            ) from error
         except (ValueError, asyncpg.ClientConfigurationError) as error:
             raise MigrationFailed(f"PARLANCE_DATABASE_URL cannot be understood: {error}.") from error
 
@@ -138,11 +140,16 @@ async def _apply(connection: Any, files: Sequence[Migration]) -> list[str]:
         ) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationFailed(
-            f"The database user may not apply {step} ({error}): let it own the database and have CREATEROLE, or let an "
-            f"administrator run: CREATE ROLE {APP_ROLE} NOLOGIN NOINHERIT; GRANT {APP_ROLE} TO that user."
+            f"The database user may not apply {step} ({_first_line(error)}): let it own the database and have "
+            f"CREATEROLE, or let an administrator run: CREATE ROLE {APP_ROLE} NOLOGIN NOINHERIT; GRANT {APP_ROLE} TO that user."
         ) from error
     except asyncpg.PostgresError as error:
         if isinstance(error, asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError):
             raise
-        raise MigrationFailed(f"The migration {step} failed and was rolled back: {error}.") from error
+        raise MigrationFailed(f"The migration {step} failed and was rolled back: {_first_line(error)}.") from error
     return [migration.name for migration in todo]
+
+
+def _first_line(error: Exception) -> str:
+    """Postgres puts details, which may be data, on further lines."""
+    return str(error).partition("\n")[0]

@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes import tones
 from tests.support.process import Account, ServerProcess, running
-from tests.support.wire import Talk, Wire, wired
+from tests.support.wire import HANG_S, Talk, Wire, wired
 
 SEEDS = [pytest.param(1), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 22))]
 
@@ -180,8 +180,11 @@ async def test_the_database_dies_and_captions_are_late_not_lost(server: ServerPr
         await live.start()
         await wire.ok("room:join", {"room": live.room})
         await live.send(len(pcm) // 3 // 2 * 2, speed=6)
-        postgres = [pid for pid, command in server.children().items() if "postgres -D" in command or "-D " in command]
+        postgres = [pid for pid, command in server.children().items() if "postgres" in command.split(" ")[0]]
         assert postgres, "the embedded database runs as a child"
+        for pid in postgres:
+            os.kill(pid, signal.SIGSTOP)  # it hangs first, so that the loss is seen
+        assert await ready_says(server, "degraded", ["database"]) == 200
         for pid in postgres:
             with_signal(pid)
         await live.send(speed=6)
@@ -190,6 +193,17 @@ async def test_the_database_dies_and_captions_are_late_not_lost(server: ServerPr
         assert ended["segment_count"] == len(said.texts)
         assert [event["text"] for event in finals_of(wire)] == said.texts
         assert [event["text"] for event in (await live.log())[:-1]] == said.texts
+    assert await ready_says(server, "degraded", None) == 200
+
+
+async def ready_says(server: ServerProcess, field: str, value: object) -> int:
+    """Wait until `/readyz` says so; its status then."""
+    async with asyncio.timeout(HANG_S), aiohttp.ClientSession(server.url) as http:
+        while True:
+            async with http.get("/readyz") as response:
+                if (await response.json()).get(field) == value:
+                    return response.status
+            await asyncio.sleep(0.05)
 
 
 async def test_an_orderly_stop_loses_nothing_either(server: ServerProcess) -> None:
@@ -201,9 +215,9 @@ async def test_an_orderly_stop_loses_nothing_either(server: ServerProcess) -> No
     await live.start()
     await live.send(len(pcm) // 2 // 2 * 2)
     children = server.children()
-    assert server.stop() == 0
-    closing = await wire.wait("server:closing")
-    assert closing["code"] == "draining"
+    assert await asyncio.to_thread(server.stop) == 0  # a client that sleeps would not hear the goodbye
+    assert (await wire.wait("server:draining"))["reconnect_after_ms"] > 0
+    assert (await wire.wait("server:closing"))["code"] == "draining"
     left = [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert left == [], f"processes stay behind: {[children[pid] for pid in left]}"
     await wire.close()

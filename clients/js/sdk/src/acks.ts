@@ -10,7 +10,9 @@ export interface JoinAck {
 
 export interface EventsReadAck {
   events: (Logged & Record<string, unknown>)[];
+  /** Where this page ends: the next page's `after_seq`. */
   seq: number;
+  first_seq: number;
   more: boolean;
 }
 
@@ -23,7 +25,13 @@ export interface StartAck {
   engine: EngineInfo;
 }
 
+export interface RefreshAck {
+  /** Unix seconds. */
+  expires_at: number;
+}
+
 interface AckBodies {
+  "auth:refresh": RefreshAck;
   "room:join": JoinAck;
   "events:read": EventsReadAck;
   "voice:recording:start": StartAck;
