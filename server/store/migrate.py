@@ -141,7 +141,8 @@ async def _apply(connection: Any, files: Sequence[Migration]) -> list[str]:
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationFailed(
             f"The database user may not apply {step} ({_first_line(error)}): let it own the database and have "
-            f"CREATEROLE, or let an administrator run: CREATE ROLE {APP_ROLE} NOLOGIN NOINHERIT; GRANT {APP_ROLE} TO that user."
+            f"CREATEROLE, or let an administrator run: CREATE ROLE {APP_ROLE} NOLOGIN NOINHERIT; "
+            f"GRANT {APP_ROLE} TO that user."
         ) from error
     except asyncpg.PostgresError as error:
         if isinstance(error, asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError):
