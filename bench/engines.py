@@ -18,6 +18,7 @@ It runs the engine in its own process: no server, no worker.
 import argparse
 import itertools
 import json
+import math
 import re
 import sys
 import time
@@ -33,6 +34,7 @@ from streaming.ports import Pcm16
 from streaming.recogniser.engine import Engine, load_class
 from streaming.transcript.agreement import Agreement
 
+POCKETSPHINX = "streaming.recogniser.pocketsphinx:PocketSphinxEngine"
 PIECE_SAMPLES = SAMPLE_RATE // 10
 UTTERANCE_SAMPLES_MAX = 15 * SAMPLE_RATE
 QUIET_SAMPLES = 300 * SAMPLE_RATE // 1000
@@ -54,39 +56,68 @@ class Utterance(msgspec.Struct, frozen=True):
     final_s: float
 
 
+class Listened(msgspec.Struct, frozen=True):
+    """What an engine heard in recordings whose words are known, by recording. `cpu_s`: of everything, partials too."""
+
+    references: dict[str, list[str]]
+    utterances: dict[str, list[Utterance]]
+    cpu_s: float
+
+    @property
+    def audio_s(self) -> float:
+        return sum(u.n_samples for found in self.utterances.values() for u in found) / SAMPLE_RATE
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The engine's own, whatever the commit policy."""
+        finals_ms = [1000 * u.final_s for found in self.utterances.values() for u in found]
+        found = {key: [text(u.final) for u in utterances] for key, utterances in self.utterances.items()}
+        return {
+            "recordings": len(self.utterances),
+            "audio_s": round(self.audio_s, 1),
+            "wer": error_rate(self.references, found),
+            "cpu": round(self.cpu_s / self.audio_s, 3),
+            "final_ms_mean": round(float(np.mean(finals_ms)), 1),
+            "final_ms_max": round(max(finals_ms), 1),
+        }
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.engines", description="Measure an engine offline.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--engine", default="streaming.recogniser.pocketsphinx:PocketSphinxEngine")
+    parser.add_argument("--engine", default=POCKETSPHINX)
     parser.add_argument("--setting", action="append", default=[], metavar="NAME=JSON", help="engine argument")
     parser.add_argument("--hop-ms", type=int, nargs="+", default=[300], help="multiples of 100")
     parser.add_argument("--agreement", type=int, nargs="+", default=[2])
     parser.add_argument("--holdback", type=int, nargs="+", default=[3])
     options = parser.parse_args(arguments)
     settings = {name: json.loads(value) for name, _, value in (s.partition("=") for s in options.setting)}
-    recordings = msgspec.json.decode((options.folder / "manifest.json").read_bytes(), type=list[Recording])
-    engine: Engine = load_class(options.engine)(**settings)
-    engine.load()
-    began = time.process_time()
-    heard = {
-        recording.id: list(recognise(engine, read_audio(options.folder / recording.file)))
-        for recording in recordings
-        if recording.text
-    }
-    cpu_s = time.process_time() - began
-    references = {r.id: normalise(r.text) for r in recordings if r.text}
-    utterances = [u for found in heard.values() for u in found]
-    audio_s = sum(u.n_samples for u in utterances) / SAMPLE_RATE
-    finals = {key: [text(u.final) for u in found] for key, found in heard.items()}
-    emit(
-        engine=options.engine, settings=settings, recordings=len(heard), audio_s=round(audio_s, 1),
-        wer=error_rate(references, finals), cpu=round(cpu_s / audio_s, 3),
-        final_ms_mean=round(1000 * float(np.mean([u.final_s for u in utterances])), 1),
-        final_ms_max=round(1000 * max(u.final_s for u in utterances), 1),
-    )  # fmt: skip
+    heard = listen(options.folder, load_class(options.engine)(**settings))
+    emit(engine=options.engine, settings=settings, **heard.figures)
     for hop_ms, n, holdback in itertools.product(options.hop_ms, options.agreement, options.holdback):
-        emit(hop_ms=hop_ms, agreement=n, holdback=holdback, **policy(references, heard, hop_ms, n, holdback))
+        emit(hop_ms=hop_ms, agreement=n, holdback=holdback, **policy(heard, hop_ms, n, holdback))
     return 0
+
+
+def listen(folder: Path, engine: Engine, *, seconds_max: float = math.inf) -> Listened:
+    """Every recording of the folder whose words are known, in order, as many as fit into `seconds_max`."""
+    recordings = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=list[Recording])
+    engine.load()
+    references: dict[str, list[str]] = {}
+    utterances: dict[str, list[Utterance]] = {}
+    cpu_s = heard_s = 0.0
+    for recording in recordings:
+        if recording.text is None:
+            continue
+        audio = read_audio(folder / recording.file)
+        if heard_s + len(audio) / SAMPLE_RATE > seconds_max:
+            continue
+        heard_s += len(audio) / SAMPLE_RATE
+        began = time.process_time()
+        utterances[recording.id] = list(recognise(engine, audio))
+        cpu_s += time.process_time() - began
+        references[recording.id] = normalise(recording.text)
+    return Listened(references, utterances, cpu_s)
 
 
 def emit(**row: object) -> None:
@@ -129,14 +160,12 @@ def recognise(engine: Engine, audio: Pcm16) -> Iterator[Utterance]:
         context = final.context
 
 
-def policy(
-    references: dict[str, list[str]], heard: dict[str, list[Utterance]], hop_ms: int, n: int, holdback: int
-) -> dict[str, float]:
+def policy(listened: Listened, hop_ms: int, n: int, holdback: int) -> dict[str, float]:
     """Figures of one commit policy over the recorded hypotheses."""
     every = max(1, hop_ms * SAMPLE_RATE // 1000 // PIECE_SAMPLES)
     shown: dict[str, list[list[str]]] = {}
     committed = contradicted = long_words = long_stable = 0
-    for key, utterances in heard.items():
+    for key, utterances in listened.utterances.items():
         for utterance in utterances:
             agreement = Agreement(n, holdback)
             for hypothesis in utterance.partials[every - 1 :: every]:
@@ -151,7 +180,7 @@ def policy(
                 long_words += len(words)
                 long_stable += len(stable)
     return {
-        "wer_committed": error_rate(references, shown),
+        "wer_committed": error_rate(listened.references, shown),
         "stable_share": round(long_stable / max(1, long_words), 3),
         "contradicted": round(contradicted / max(1, committed), 3),
     }

@@ -56,11 +56,12 @@ FROM unnest($2::int[], $3::text[]) AS u (n, body)
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """`matches`: segments of the tenant that match; times in milliseconds."""
+    """`matches`: segments of the tenant that match; `searches`: how many were timed; times in milliseconds."""
 
     query: str
     sort: str
     matches: int
+    searches: int
     p50_ms: float
     p95_ms: float
 
@@ -99,8 +100,8 @@ async def fill(database: Database, tenant: str, bodies: list[str]) -> None:
             await connection.execute(FILL_INDEX, tenant, numbers, part, RECORDING_SEGMENTS)
 
 
-async def time_queries(index: PostgresIndex, queries: list[str], sort: Sort, rounds: int) -> tuple[float, float]:
-    """p50 and p95 in milliseconds of a whole search, every query `rounds` times."""
+async def time_queries(index: PostgresIndex, queries: list[str], sort: Sort, rounds: int) -> tuple[int, float, float]:
+    """How many, p50 and p95 in milliseconds of a whole search, every query `rounds` times."""
     spent: list[float] = []
     for _ in range(rounds):
         for text in queries:
@@ -108,7 +109,7 @@ async def time_queries(index: PostgresIndex, queries: list[str], sort: Sort, rou
             await index.search(TENANT, "u", parse(text, sort=sort))
             spent.append((time.perf_counter() - start) * 1000)
     spent.sort()
-    return statistics.median(spent), spent[int(len(spent) * 0.95)]
+    return len(spent), statistics.median(spent), spent[int(len(spent) * 0.95)]
 
 
 def matching(bodies: list[str], prefix: str) -> int:
@@ -121,14 +122,14 @@ async def measure(index: PostgresIndex, bodies: list[str], rounds: int) -> list[
     figures = []
     for sort in Sort:
         for name, (count, letter) in letters.items():
-            p50, p95 = await time_queries(index, [letter], sort, rounds)
-            figures.append(Figure(f"{name} letter {letter}", sort.value, count, p50, p95))
+            timed = await time_queries(index, [letter], sort, rounds)
+            figures.append(Figure(f"{name} letter {letter}", sort.value, count, *timed))
         sentence = " ".join(bodies[len(bodies) // 2].split()[:4])
         typed = [sentence[: n + 1] for n in range(len(sentence))]
-        p50, p95 = await time_queries(index, typed, sort, max(1, rounds // 10))
-        figures.append(Figure("four words, key by key", sort.value, matching(bodies, sentence[0]), p50, p95))
-        p50, p95 = await time_queries(index, ["xylophonist "], sort, rounds)
-        figures.append(Figure("a word nobody said", sort.value, 0, p50, p95))
+        timed = await time_queries(index, typed, sort, max(1, rounds // 10))
+        figures.append(Figure("four words, key by key", sort.value, matching(bodies, sentence[0]), *timed))
+        timed = await time_queries(index, ["xylophonist "], sort, rounds)
+        figures.append(Figure("a word nobody said", sort.value, 0, *timed))
     return figures
 
 

@@ -34,7 +34,7 @@ class _Commands(click.Group):
 
             click.echo("parlance: Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
-        except Exception as error:
+        except Exception as error:  # the process boundary: what the terminal is told
             from server.console.failures import explain
 
             explained = explain(error)

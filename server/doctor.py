@@ -129,7 +129,7 @@ async def database(config: Config) -> Check:
                 with tempfile.TemporaryDirectory(prefix="parlance-doctor-") as trial:
                     async with embedded.use(Path(trial) / "postgres") as dsn:
                         version = await _version(dsn)
-    except Exception as error:
+    except Exception as error:  # the component boundary: one check fails, the others go on
         explained = explain(error)
         if explained is None:
             raise

@@ -19,6 +19,8 @@ from server.store.embedded import EmbeddedPostgres
 from server.store.migrate import migrate
 from server.store.pool import Database
 
+pytest_plugins = ["tests.support.leaks"]
+
 HANG_S = 60.0
 TEMPLATE = "parlance_template"
 _numbers = itertools.count(1)
