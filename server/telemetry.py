@@ -41,7 +41,7 @@ class Metrics:
             buckets=LATENCY_BUCKETS, registry=self.registry,
         )  # fmt: skip
         self.final_seconds = Histogram(
-            "parlance_final_seconds", "From the detected end of an utterance to its commit",
+            "parlance_final_seconds", "From the hand-over of a final to its commit",
             buckets=LATENCY_BUCKETS, registry=self.registry,
         )  # fmt: skip
         self.commit_seconds = Histogram(

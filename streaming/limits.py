@@ -168,6 +168,7 @@ def check(limits: Limits) -> Limits:
     """Assert the relations between limits; returns its argument."""
     assert limits.chunk_bytes_max * 2 <= limits.message_bytes_max, "a chunk and its envelope fit into a message"
     assert limits.ack_interval_ms <= 1_000, "PROTOCOL.md: an ack at least once a second"
+    assert limits.ack_interval_ms <= limits.sync_interval_ms, "audio is synced with every acknowledgement"
     assert limits.lease_renew_ms * 3 <= limits.lease_ms, "three renewals before a lease ends"
     assert limits.credit_ms >= 5 * limits.sync_interval_ms, "credit rides out several syncs"
     assert limits.backlog_ms_max >= limits.abandon_ms, "an orphan's audio fits into its backlog"

@@ -133,7 +133,7 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Partial(msgspec.Struct, frozen=True):
-    """The changing caption of the utterance under way. Shown text is `stable + unstable`."""
+    """The changing caption of the utterance under way. Shown text is `stable + unstable`; `words` are its words."""
 
     segment_id: str
     rev: int
@@ -141,3 +141,4 @@ class Partial(msgspec.Struct, frozen=True):
     end_ms: int
     stable: str
     unstable: str
+    words: tuple[Word, ...] = ()

@@ -9,7 +9,7 @@ import msgspec
 
 from server.rooms.hub import Hub
 from server.store.commits import Committer
-from server.store.segments import FinalWrite
+from server.store.segments import FinalWrite, wire_word
 from server.telemetry import METRICS
 from streaming.model import Partial, Segment
 
@@ -18,12 +18,22 @@ class RoomSink:
     """`streaming.ports.TranscriptSink` for one stream of one recording."""
 
     def __init__(
-        self, *, tenant_id: str, recording_id: str, stream_id: str, epoch: int, hub: Hub, committer: Committer
+        self,
+        *,
+        tenant_id: str,
+        recording_id: str,
+        stream_id: str,
+        epoch: int,
+        words: bool,
+        hub: Hub,
+        committer: Committer,
     ) -> None:
+        """`words`: the client asked for words with their times in partials too."""
         self._tenant_id = tenant_id
         self._recording_id = recording_id
         self._stream_id = stream_id
         self._epoch = epoch
+        self._words = words
         self._hub = hub
         self._committer = committer
         self._key = (tenant_id, f"recording:{recording_id}")
@@ -33,16 +43,16 @@ class RoomSink:
         if self.closed or not self._hub.listened(self._key):
             return
         METRICS.partials.inc()
-        self._hub.tell(
-            self._key,
-            "transcript:partial",
-            {
-                "recording_id": self._recording_id,
-                "stream_id": self._stream_id,
-                "speaker": None,
-                **msgspec.to_builtins(partial),
-            },
-        )
+        body = {
+            "recording_id": self._recording_id,
+            "stream_id": self._stream_id,
+            "speaker": None,
+            **msgspec.to_builtins(partial),
+        }
+        del body["words"]
+        if self._words:
+            body["words"] = [msgspec.to_builtins(wire_word(word)) for word in partial.words]
+        self._hub.tell(self._key, "transcript:partial", body)
 
     async def final(self, segment: Segment, *, committed_sample: int) -> None:
         started = time.perf_counter()

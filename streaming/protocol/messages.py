@@ -189,6 +189,7 @@ class TranscriptPartial(ServerMessage, frozen=True):
     stable: str
     unstable: str
     speaker: str | None = None
+    words: list[WireWord] | UnsetType = UNSET
 
 
 class TranscriptFlushed(ServerMessage, frozen=True):

@@ -141,9 +141,14 @@ class Agreement:
         return text_of(self._committed)
 
     @property
+    def unstable_words(self) -> tuple[Word, ...]:
+        """What the newest hypothesis adds to the committed words."""
+        return self._tails[-1] if self._tails else ()
+
+    @property
     def unstable(self) -> str:
-        """What the newest hypothesis adds to `stable`; begins with a space when both have text."""
-        text = text_of(self._tails[-1]) if self._tails else ""
+        """The text of `unstable_words`; begins with a space when both have text."""
+        text = text_of(self.unstable_words)
         return f" {text}" if text and self._committed else text
 
     def update(self, hyp: Hypothesis) -> None:

@@ -29,7 +29,8 @@ class SegmentBuilder:
         """The caption after a newer hypothesis, or None when its text is what is shown already."""
         self._agreement.update(hyp)
         self._end_ms = max(self._end_ms, ms_of(hyp.until_sample))
-        return self._show(self._agreement.stable, self._agreement.unstable)
+        words = self._agreement.stable_words + self._agreement.unstable_words
+        return self._show(self._agreement.stable, self._agreement.unstable, words)
 
     def finish(self, final: Hypothesis, *, ordinal: int, end_sample: int) -> Segment | None:
         """The finished segment of the utterance that ended at `end_sample`; None when nothing was said in it.
@@ -59,20 +60,22 @@ class SegmentBuilder:
         """Take back what no segment will confirm: the caption without its unstable text, or None when none is shown.
 
         What is stable stays; after a `finish` that returned None nothing is, and the caption becomes empty."""
-        return self._show(self._agreement.stable, "")
+        return self._show(self._agreement.stable, "", self._agreement.stable_words)
 
-    def _show(self, stable: str, unstable: str) -> Partial | None:
+    def _show(self, stable: str, unstable: str, words: tuple[Word, ...]) -> Partial | None:
         if (stable, unstable) == self._shown:
             return None
         self._shown = (stable, unstable)
         self._rev += 1
+        words = self._placed(words, self._end_ms)
         return Partial(
             segment_id=self._segment_id,
             rev=self._rev,
-            start_ms=self._start_ms,
+            start_ms=words[0].start_ms if words else self._start_ms,
             end_ms=self._end_ms,
             stable=stable,
             unstable=unstable,
+            words=words,
         )
 
     def _placed(self, words: tuple[Word, ...], utterance_end_ms: int) -> tuple[Word, ...]:

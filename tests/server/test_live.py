@@ -47,7 +47,7 @@ async def test_captions_events_and_search_while_the_stream_runs(wire: Wire) -> N
 async def test_partials_keep_their_promise(wire: Wire) -> None:
     pcm, _ = spoken(2)
     live = Talk(wire, pcm)
-    await live.start()
+    await live.start(words=True)
     await wire.ok("room:join", {"room": live.room})
     await live.send(speed=3)
     await live.stop()
@@ -60,6 +60,9 @@ async def test_partials_keep_their_promise(wire: Wire) -> None:
             assert event["segment_id"] not in finished, "no partial follows its final"
             assert event["stable"].startswith(stable.get(event["segment_id"], ""))
             stable[event["segment_id"]] = event["stable"]
+            assert " ".join(word["w"] for word in event["words"]) == event["stable"] + event["unstable"]
+            times = [(word["start_ms"], word["end_ms"]) for word in event["words"]]
+            assert times == sorted(times)
         elif name == "transcript:final":
             finished.add(event["segment_id"])
             assert event["text"].startswith(stable.get(event["segment_id"], ""))

@@ -252,6 +252,7 @@ export interface TranscriptPartial {
   stable: string;
   unstable: string;
   speaker: string | null;
+  words?: WireWord[];
 }
 
 export interface UserInfo {
