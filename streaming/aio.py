@@ -71,10 +71,10 @@ class Scope:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
         if self._failed is not None:
-            if self._failed.done():
-                self._failed.exception()
-            else:
+            if not self._failed.done():
                 self._failed.cancel()
+            elif not self._failed.cancelled():
+                self._failed.exception()
 
 
 class Signal:

@@ -48,11 +48,13 @@ class StreamPlan(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct):
-    """How far a pipeline is: `processed_sample` went through endpointing, `settled_sample` needs no further work."""
+    """How far a pipeline is: `processed_sample` went through endpointing, `settled_sample` needs no further work;
+    `hops_skipped`: partial hypotheses of finished utterances that were left out because the recogniser was behind."""
 
     processed_sample: int
     settled_sample: int
     segments: int
+    hops_skipped: int
 
 
 class Pipeline:
@@ -83,9 +85,12 @@ class Pipeline:
         self._unfinished = asyncio.Semaphore(limits.utterances_unfinished_max)
         self._last: asyncio.Future[None] | None = None
         self._context = b""
+        self._context_from = 0
+        """Number of the utterance whose final gave `_context`."""
         self._committed_sample = plan.start_sample
         self._open_starts: list[int] = []
         self._ordinal = plan.next_ordinal
+        self._hops_skipped = 0
 
     @property
     def progress(self) -> Progress:
@@ -94,6 +99,7 @@ class Pipeline:
             processed_sample=self._endpointer.position,
             settled_sample=max(self._committed_sample, settled),
             segments=self._ordinal - 1,
+            hops_skipped=self._hops_skipped,
         )
 
     async def run(self) -> None:
@@ -165,7 +171,8 @@ class Pipeline:
         self._utterance = utterance
         self._open_starts.append(sample)
         previous, done = self._link()
-        group.create_task(self._finish(utterance, previous, done), name=f"utterance {spec.utterance_id}")
+        finishing = self._finish(utterance, self._utterances, previous, done)
+        group.create_task(finishing, name=f"utterance {spec.utterance_id}")
 
     def _link(self) -> tuple["asyncio.Future[None] | None", "asyncio.Future[None]"]:
         """A place in the chain that keeps finals and flush reports in order."""
@@ -174,11 +181,16 @@ class Pipeline:
         return previous, done
 
     async def _finish(
-        self, utterance: Utterance, previous: "asyncio.Future[None] | None", done: "asyncio.Future[None]"
+        self,
+        utterance: Utterance,
+        number: int,
+        previous: "asyncio.Future[None] | None",
+        done: "asyncio.Future[None]",
     ) -> None:
         final = await utterance.run()
-        if final is not None:
-            self._context = final.context
+        self._hops_skipped += utterance.hops_skipped
+        if final is not None and number > self._context_from:  # a final that took long does not set it back
+            self._context, self._context_from = final.context, number
         if previous is not None:
             await previous
         assert utterance.end_sample is not None, "run returns after the end"

@@ -59,8 +59,9 @@ class Tape:
         self._signal.set()
 
     def mark(self, kind: MarkKind, marker: str = "") -> None:
-        """Put a mark behind all bytes so far. Raises `Conflict` when too many marks wait."""
-        if len(self._marks) >= self._limits.flush_marks_max:
+        """Put a mark behind all bytes so far. Raises `Conflict` when too many marks wait; a stop, which comes once,
+        always finds its place, or a stream with a full tape could neither fail nor be abandoned."""
+        if kind is not MarkKind.STOP and len(self._marks) >= self._limits.flush_marks_max:
             raise Conflict("Too many flush and pause requests wait in this stream.", field="marker")
         self._marks.append(Mark(kind=kind, at=self._end, marker=marker))
         self._signal.set()

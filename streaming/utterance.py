@@ -67,20 +67,25 @@ class Utterance:
         self._signal.set()
 
     async def run(self) -> Final | None:
-        """Recognise to the end. Returns `None` after `utterance_attempts_max` lost workers over this audio."""
+        """Recognise to the end. Returns `None`, and also not before the end, when `utterance_attempts_max` workers were
+        lost over this audio. A recogniser that is down is waited for: it was not this audio that it died of."""
         retry_s = RETRY_S_MIN
-        for _ in range(self._limits.utterance_attempts_max):
+        attempts = 0
+        while attempts < self._limits.utterance_attempts_max:
             try:
-                return await self._attempt()
+                decoder = await self._recogniser.open(self.spec)
+                attempts += 1
+                return await self._attempt(decoder)
             except WorkerLost:
                 log.warning("recogniser lost, offering the utterance again", extra={"samples": self._total})
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, RETRY_S_MAX)
         log.error("utterance set aside after repeated worker losses", extra={"samples": self._total})
+        while self.end_sample is None:
+            await self._signal.wait()
         return None
 
-    async def _attempt(self) -> Final:
-        decoder = await self._recogniser.open(self.spec)
+    async def _attempt(self, decoder: UtteranceDecoder) -> Final:
         try:
             fed = 0
             while True:

@@ -21,9 +21,6 @@ from streaming.errors import ParlanceError
 from streaming.limits import Limits
 from streaming.protocol.messages import RecordingAck, RecordingError, ServerClosing, ServerMessage
 
-REMEMBERED_STREAMS_MAX = 64
-"""Ended streams whose late chunks are answered `stream_ended` instead of `not_found`."""
-
 
 class Connection:
     """See the module. It is a `Member` of rooms and the `Client` of live streams."""
@@ -35,7 +32,7 @@ class Connection:
         self.identity = identity
         self.scope = scope
         self.rooms: set[RoomKey] = set()
-        self.past_streams: deque[str] = deque(maxlen=REMEMBERED_STREAMS_MAX)
+        self.past_streams: deque[str] = deque(maxlen=limits.past_streams_max)
         self.searches: dict[str, tuple[str, asyncio.Task[Any]]] = {}
         self._delivery = delivery
         self._hub = hub
@@ -43,6 +40,7 @@ class Connection:
         self._faults: deque[float] = deque(maxlen=limits.malformed_events_max)
         self._expiry: asyncio.TimerHandle | None = None
         self.closing = False
+        self.ended = False
 
     # --- telling ----------------------------------------------------------------------------------------------
     def send(self, event: str, message: ServerMessage) -> None:
@@ -98,6 +96,7 @@ class Connection:
 
     async def end(self) -> None:
         """After the socket closed: leave rooms, end tasks."""
+        self.ended = True
         METRICS.sockets.dec()
         if self._expiry is not None:
             self._expiry.cancel()

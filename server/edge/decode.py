@@ -42,6 +42,7 @@ def _refuse_unstorable(value: Any, path: str, depth: int) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise BadRequest("Field names are text.")
+            _text(key, path)  # a name that UTF-8 cannot carry cannot be told back either
             inner = f"{path}.{key}" if path else key
             if isinstance(item, str):
                 value[key] = _text(item, inner)
@@ -58,10 +59,10 @@ def _refuse_unstorable(value: Any, path: str, depth: int) -> None:
 def _text(text: str, path: str) -> str:
     if text.isascii():
         if "\0" in text:
-            raise BadRequest("Text may not contain NUL.", field=path)
+            raise BadRequest("Text may not contain NUL.", field=path or None)
         return text
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise BadRequest("Text may not contain NUL or lone surrogates.", field=path)
+        raise BadRequest("Text may not contain NUL or lone surrogates.", field=path or None)
     return unicodedata.normalize("NFC", text)
 
 

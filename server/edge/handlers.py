@@ -155,6 +155,8 @@ class Handlers:
     # --- live audio -------------------------------------------------------------------------------------------
     async def _recording_start(self, connection: Connection, message: m.RecordingStart) -> Answer:
         started = await self._desk.start(connection.identity, connection, message)
+        if connection.ended:  # meanwhile: nobody else tells the stream that it has no client
+            self._desk.client_gone(connection)
         connection.past_streams.append(started.stream.stream_id)
         return {
             "recording_id": started.stream.recording_id,

@@ -35,12 +35,14 @@ class SearchDesk:
         """Begin a search. Raises `BadRequest` for a bad cursor or filter, `QuotaExceeded` for too many slots."""
         parsed = parse_query(wanted, self._limits)
         slots = connection.searches
+        for slot in [slot for slot, (_, task) in slots.items() if task.done()]:
+            del slots[slot]
         if wanted.slot not in slots and len(slots) >= self._limits.search_slots_per_socket_max:
             raise QuotaExceeded(
                 f"At most {self._limits.search_slots_per_socket_max} search slots per socket.", field="slot"
             )
         older = slots.pop(wanted.slot, None)
-        if older is not None and not older[1].done():
+        if older is not None:
             older[1].cancel()
             connection.send("search:superseded", m.SearchSuperseded(request_id=older[0]))
         task = connection.scope.spawn(self._run(connection, wanted, parsed), name="search")

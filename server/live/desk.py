@@ -11,6 +11,7 @@ import hashlib
 import logging
 import secrets
 import time
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -30,6 +31,7 @@ from streaming.errors import (
     NotFound,
     QuotaExceeded,
     RecordingBusy,
+    StreamEnded,
     Unavailable,
     UnsupportedEncoding,
     UnsupportedLanguage,
@@ -95,7 +97,8 @@ class Desk:
         self._scope = Scope("streams", on_error=self._stream_crashed)
         self._streams: dict[str, LiveStream] = {}
         self._tasks: dict[tuple[str, str], tuple[LiveStream, asyncio.Task[None]]] = {}
-        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        """Takeovers of one recording, one after the other; a lock lives while somebody holds it or waits for it."""
 
     # --- for the edge -----------------------------------------------------------------------------------------
     async def start(self, who: Identity, client: Client, wanted: RecordingStart) -> Started:
@@ -216,6 +219,7 @@ class Desk:
                 recording_id=row.recording_id,
                 stream_id=stream.stream_id,
                 epoch=stream.epoch,
+                words=row.options.words,
                 hub=self._hub,
                 committer=self._committer,
             ),
@@ -248,26 +252,22 @@ class Desk:
         """Fence the present owner, evict its ghost here, and go on from what is committed."""
         key = (row.tenant_id, row.recording_id)
         lock = self._locks.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                async with self._database.tenant_tx(row.tenant_id) as connection:
-                    stream = await recordings.take_over(
-                        connection,
-                        row.tenant_id,
-                        row.recording_id,
-                        stream_id=new_id("st"),
-                        node=self._node,
-                        lease_ms=self._limits.lease_ms,
-                        token_hash=hashed,
-                        client_seen=client is not None,
-                    )
-                ghost = self._tasks.get(key)
-                if ghost is not None:
-                    await cancel_and_wait(ghost[1])
-                return self._launch(row, stream, client)
-        finally:
-            if not lock.locked():
-                self._locks.pop(key, None)
+        async with lock:
+            async with self._database.tenant_tx(row.tenant_id) as connection:
+                stream = await recordings.take_over(
+                    connection,
+                    row.tenant_id,
+                    row.recording_id,
+                    stream_id=new_id("st"),
+                    node=self._node,
+                    lease_ms=self._limits.lease_ms,
+                    token_hash=hashed,
+                    client_seen=client is not None,
+                )
+            ghost = self._tasks.get(key)
+            if ghost is not None:
+                await cancel_and_wait(ghost[1])
+            return self._launch(row, stream, client)
 
     async def _end(self, live: LiveStream, reason: EndReason, duration_ms: int) -> None:
         """The last transaction of a stream; waits out a lost database. Raises `Fenced`."""
@@ -315,12 +315,12 @@ class Desk:
             for tenant_id, recording_id in orphans:
                 if (tenant_id, recording_id) in self._tasks:
                     continue  # ours, and late with its renewal
-                async with self._database.tenant_tx(tenant_id) as connection:
-                    row = await recordings.get(connection, tenant_id, recording_id)
                 try:
+                    async with self._database.tenant_tx(tenant_id) as connection:
+                        row = await recordings.get(connection, tenant_id, recording_id)
                     await self._take_over(row, None, None)
                     log.info("stream adopted", extra={"recording_id": recording_id})
-                except RecordingBusy:
+                except (RecordingBusy, StreamEnded, NotFound):
                     continue  # another node or its client was faster
         except Unavailable:
             log.warning("sweep skipped, the database is away")

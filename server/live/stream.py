@@ -9,6 +9,7 @@ Invariant: after `run` returned, the stream is either ended in the database, fen
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -101,6 +102,7 @@ class LiveStream:
         self._end_reason = EndReason.STOPPED
         self._wake = Signal()
         self._acked: RecordingAck | None = None
+        self._skips_counted = 0
         rate = row.format.bytes_per_second
         start = min(plan.start_byte, log_.end)
         self.ledger = OffsetLedger(
@@ -132,12 +134,14 @@ class LiveStream:
         """Take bytes in; what is wrong with them goes to the client as an event, not as an exception."""
         try:
             self._state = advance(self._state, Input.CHUNK)
-            skip = self.ledger.accept(offset, len(audio)).skip
+            ledger = copy.copy(self.ledger)
+            skip = ledger.accept(offset, len(audio)).skip
             if skip < len(audio):
                 if self.row.format.ms_of_bytes(offset) > self._limits.recording_ms_max:
                     raise QuotaExceeded("A recording lasts at most 12 hours.")
                 self._tape.extend(self._log.append(audio[skip:] if skip else audio))
                 METRICS.audio_bytes.inc(len(audio) - skip)
+            self.ledger = ledger  # received is what the log took: a full disk must leave no hole
             self._errors = 0
             if self.ledger.credit < self._limits.chunk_bytes_max:
                 self._wake.set()
@@ -231,10 +235,11 @@ class LiveStream:
         except ParlanceError as error:
             self._end_reason = EndReason.FAILED
             self._tell(error, fatal=True)
-        except Exception:
+        except Exception:  # the session boundary
             log.exception("pipeline failed", extra={"recording_id": self.recording_id})
             self._end_reason = EndReason.FAILED
             self._tell(InternalError("Recognition failed; the audio is kept."), fatal=True)
+        self._state = State.STOPPING  # also when it failed: nobody would hear what came now
         await self._sync()
         self._acknowledge()
         await self._ender(self, self._end_reason, self.row.format.ms_of_bytes(self._log.end))
@@ -254,7 +259,8 @@ class LiveStream:
         if self.ledger.durable == self._log.end:
             return
         try:
-            self.ledger.advance_durable(await self._log.sync())
+            durable = await self._log.sync()
+            self.ledger.advance_durable(durable)
         except Unavailable as error:
             self._tell(error, fatal=False)
 
@@ -266,6 +272,8 @@ class LiveStream:
         processed_ms = min(ms_of(progress.processed_sample), received_ms)
         lag_ms = received_ms - processed_ms
         METRICS.lag_seconds.observe(lag_ms / 1000)
+        METRICS.hops_skipped.inc(progress.hops_skipped - self._skips_counted)
+        self._skips_counted = progress.hops_skipped
         ack = RecordingAck(
             stream_id=self.stream_id,
             received_bytes=self.ledger.received,

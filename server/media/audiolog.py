@@ -8,6 +8,7 @@ Layout: `<data>/media/<tenant>/<recording>/audio.raw`. Invariant: the file never
 """
 
 import asyncio
+import contextlib
 import os
 import re
 from concurrent.futures import Executor
@@ -40,7 +41,10 @@ class AudioLog:
                 written = os.pwrite(self._descriptor, view, at)
                 at, view = at + written, view[written:]
         except OSError as error:
-            os.ftruncate(self._descriptor, self._end)
+            with contextlib.suppress(
+                OSError
+            ):  # a disk that is gone cannot even be cut back; what is over is overwritten
+                os.ftruncate(self._descriptor, self._end)
             raise Unavailable("The server cannot store audio at the moment.", retry_after_ms=2_000) from error
         self._end = at
         return at

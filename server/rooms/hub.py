@@ -45,12 +45,14 @@ class LogReader(Protocol):
 
 
 class _Membership:
-    """`cursor`: last seq this member was told of; `live`: told as events are announced."""
+    """`placed`: its join has read the log's head, so `cursor` holds; `cursor`: last seq this member was told of;
+    `live`: told as events are announced."""
 
-    __slots__ = ("cursor", "live")
+    __slots__ = ("cursor", "live", "placed")
 
-    def __init__(self, cursor: int) -> None:
-        self.cursor = cursor
+    def __init__(self) -> None:
+        self.placed = False
+        self.cursor = 0
         self.live = False
 
 
@@ -72,7 +74,8 @@ class Hub:
         self._reader = reader
         self._limits = limits
         self._rooms: dict[RoomKey, _Room] = {}
-        self._stale: set[RoomKey] = set()
+        self._stale: dict[RoomKey, None] = {}
+        """Rooms whose log is to be read, in the order in which it was asked for."""
         self._wake = Signal()
 
     # --- joining ----------------------------------------------------------------------------------------------
@@ -81,7 +84,7 @@ class Hub:
 
         Raises `HistoryTruncated`, `Unavailable`."""
         room = self._rooms.setdefault(key, _Room())
-        membership = room.members[member] = _Membership(0)
+        membership = room.members[member] = _Membership()
         try:
             head = await self._reader.head(*key)
             if after_seq is not None and after_seq < head.first_seq - 1:
@@ -92,14 +95,18 @@ class Hub:
         if room.head is None:
             room.head = head.seq
             self._advance(room)
+        if room.early or room.head < head.seq or key in self._stale:
+            self.resync(*key)
         membership.cursor = head.seq if after_seq is None else min(after_seq, head.seq)
+        membership.placed = True
         return head
 
     async def catch_up(self, member: Member, key: RoomKey) -> None:
-        """Tell the member what it missed, then make it live. Ends early when it left meanwhile."""
+        """Tell the member what it missed, then make it live. Ends early when it left meanwhile, or joins anew: that
+        join has a `catch_up` of its own."""
         room = self._rooms.get(key)
         membership = room.members.get(member) if room else None
-        if room is None or membership is None:
+        if room is None or membership is None or not membership.placed:
             return
         while room.members.get(member) is membership:
             assert room.head is not None
@@ -110,8 +117,11 @@ class Hub:
                 page = await self._reader.read(*key, membership.cursor, self._limits.replay_page_events)
             except Unavailable:
                 page = []
-            if not page:  # the database is away: late, not lost
+            if room.members.get(member) is not membership:
+                return
+            if not any(event.seq == membership.cursor + 1 for event in page):  # the database is away: late, not lost
                 await asyncio.sleep(REPAIR_INTERVAL_S)
+                continue
             for event in page:
                 if event.seq == membership.cursor + 1:
                     membership.cursor = event.seq
@@ -124,12 +134,14 @@ class Hub:
             self._drop(member, key, room.members[member])
 
     def _drop(self, member: Member, key: RoomKey, membership: _Membership) -> None:
-        room = self._rooms[key]
+        room = self._rooms.get(key)
+        if room is None:
+            return
         if room.members.get(member) is membership:
             del room.members[member]
         if not room.members:
             self._rooms.pop(key, None)
-            self._stale.discard(key)
+            self._stale.pop(key, None)
 
     # --- telling ----------------------------------------------------------------------------------------------
     def announce(self, events: Sequence[Event]) -> None:
@@ -141,6 +153,8 @@ class Hub:
                 continue
             if len(room.early) < self._limits.join_buffer_events_max:
                 room.early[event.seq] = event
+            else:
+                self.resync(*key)
             if room.head is None:
                 continue  # the first member is joining: the head it is reading may or may not include this event
             self._advance(room)
@@ -178,7 +192,7 @@ class Hub:
     def resync(self, tenant_id: str, room: str) -> None:
         """The room's log may hold events that nobody announced here: read them soon."""
         if (tenant_id, room) in self._rooms:
-            self._stale.add((tenant_id, room))
+            self._stale[(tenant_id, room)] = None
             self._wake.set()
 
     async def run(self) -> None:
@@ -187,20 +201,25 @@ class Hub:
             await self._wake.wait()
             await asyncio.sleep(REPAIR_INTERVAL_S)  # most gaps close by themselves: the other commit is on its way
             for key in list(self._stale):
+                self._stale.pop(key, None)  # first: what is committed after the look at the log needs another one
                 try:
                     await self._repair(key)
-                    self._stale.discard(key)
                 except Unavailable:
                     log.warning("event log cannot be read, trying again")
-                    self._wake.set()
+                    self.resync(*key)
 
     async def _repair(self, key: RoomKey) -> None:
         room = self._rooms.get(key)
-        while room is not None and room.head is not None:
-            page = await self._reader.read(*key, room.head, self._limits.replay_page_events)
+        if room is not None and room.head is None:
+            self._stale[key] = None  # until the first join knows the head, and asks for a resync itself
+            return
+        while room is not None:
+            assert room.head is not None
+            head = room.head
+            page = await self._reader.read(*key, head, self._limits.replay_page_events)
             for event in page:
                 if event.seq > room.head:
                     room.early[event.seq] = event
             self._advance(room)
-            if len(page) < self._limits.replay_page_events:
+            if len(page) < self._limits.replay_page_events or room.head == head:
                 return
