@@ -13,7 +13,7 @@ from enum import Enum
 import msgspec
 
 from streaming.aio import Signal
-from streaming.errors import Conflict
+from streaming.errors import Conflict, Unavailable
 from streaming.limits import Limits
 from streaming.ports import AudioReader
 
@@ -67,7 +67,8 @@ class Tape:
         self._signal.set()
 
     async def next(self) -> bytes | Mark:
-        """The next bytes (at most `read_bytes`) or the next mark; waits for one."""
+        """The next bytes (at most `read_bytes`) or the next mark; waits for one. Raises `Unavailable` when the log does
+        not give back what it took."""
         while True:
             if self._marks and self._marks[0].at <= self._position:
                 return self._marks.popleft()
@@ -76,7 +77,8 @@ class Tape:
                 upto = min(upto, self._marks[0].at)
             if upto > self._position:
                 data = self._reader.read_range(self._position, upto)
-                if data:
-                    self._position += len(data)
-                    return data
+                if not data:
+                    raise Unavailable("The kept audio cannot be read back.")
+                self._position += len(data)
+                return data
             await self._signal.wait()

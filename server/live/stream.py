@@ -103,6 +103,7 @@ class LiveStream:
         self._wake = Signal()
         self._acked: RecordingAck | None = None
         self._skips_counted = 0
+        self._sync_failed = False
         rate = row.format.bytes_per_second
         start = min(plan.start_byte, log_.end)
         self.ledger = OffsetLedger(
@@ -256,13 +257,15 @@ class LiveStream:
                 self._finish_as(EndReason.ABANDONED)
 
     async def _sync(self) -> None:
-        if self.ledger.durable == self._log.end:
+        if self._sync_failed or self.ledger.durable == self._log.end:
             return
         try:
             durable = await self._log.sync()
             self.ledger.advance_durable(durable)
         except Unavailable as error:
-            self._tell(error, fatal=False)
+            # After a failed sync the kernel may have dropped what it held: nothing may be called durable any more.
+            self._sync_failed = True
+            self.fail(error)
 
     def _acknowledge(self) -> None:
         progress = self._pipeline.progress

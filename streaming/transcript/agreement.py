@@ -28,10 +28,10 @@ _MATCH_MS = 300
 
 
 def clean(words: Iterable[Word]) -> tuple[Word, ...]:
-    """`words` in NFC with single inner spaces; empty ones are left out."""
+    """`words` in NFC with single inner spaces and without NUL, which no database keeps; empty ones are left out."""
     cleaned = []
     for word in words:
-        text = unicodedata.normalize("NFC", " ".join(word.text.split()))
+        text = unicodedata.normalize("NFC", " ".join(word.text.replace("\0", "").split()))
         if text:
             cleaned.append(word if text == word.text else msgspec.structs.replace(word, text=text))
     return tuple(cleaned)

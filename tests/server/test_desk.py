@@ -1,6 +1,7 @@
 """Streams on a real database and disk: taken over, adopted, failed, and kept whole through all of it."""
 
 import asyncio
+import os
 import threading
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +50,27 @@ async def test_a_full_disk_leaves_no_hole(database: Database, tmp_path: Path) ->
         await peer.until(ended(peer))
         assert await texts_of(database, who, stream.recording_id) == SAID.texts
         assert await one.media.read(who.tenant_id, stream.recording_id, 0, 2**30) == AUDIO
+
+
+async def test_a_disk_that_cannot_sync_ends_the_stream_and_calls_nothing_durable(
+    database: Database, tmp_path: Path
+) -> None:
+    who = await somebody(database)
+    async with node(database, tmp_path, ToneRecogniser()) as one:
+        peer = Peer()
+        stream = (await one.start(peer, who)).stream
+        await one.watch(peer, who, stream.row.room)
+        stream.chunk(0, AUDIO[:32_000])
+        await peer.until(lambda: peer.acks and peer.acks[-1].durable_bytes == 32_000)
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, stream._log._descriptor)  # it takes bytes, refuses to sync, and has nothing to read
+        os.close(null)
+        stream.chunk(32_000, AUDIO[32_000:64_000])
+        await peer.until(ended(peer))
+        error, fatal, _ = peer.failures[0]
+        assert (type(error), fatal) == (Unavailable, True)
+        assert peer.events[-1]["reason"] == "failed"
+        assert peer.acks[-1].durable_bytes == 32_000
 
 
 async def test_a_stream_whose_tape_is_full_of_marks_can_still_be_stopped_and_fail(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import Conflict
+from streaming.errors import Conflict, Unavailable
 from streaming.limits import LIMITS
 from streaming.tape import Mark, MarkKind, Tape
 from tests.sim import clock
@@ -89,16 +89,14 @@ async def test_marks_are_bounded_and_a_stop_finds_its_place_all_the_same() -> No
     subject.mark(MarkKind.FLUSH, "there is room again")
 
 
-async def test_a_reader_that_has_less_than_was_told_is_asked_again() -> None:
+async def test_a_log_that_does_not_give_back_what_it_took_is_an_error() -> None:
     log = Log()
     log.grow(5)
     subject = tape(log)
     subject.extend(8)
     assert await subject.next() == bytes(range(5))
-    assert pending(subject.next())
-    log.grow(3)
-    subject.extend(8)
-    assert await subject.next() == bytes([5, 6, 7])
+    with pytest.raises(Unavailable):
+        await subject.next()
 
 
 STEPS = st.lists(

@@ -152,6 +152,8 @@ def test_words_are_cleaned_and_composed() -> None:
     decomposed = unicodedata.normalize("NFD", "café")
     agreement.update(Hypothesis((Word(f" {decomposed} ", 0, 1), Word("  ", 1, 2), Word("New  York\n", 2, 3)), 0))
     assert agreement.stable == "café New York"
+    agreement.update(Hypothesis((*timed("café New York"), Word("nul\0", 4_000, 4_100), Word("\0", 4_100, 4_200)), 0))
+    assert agreement.stable == "café New York nul"
 
 
 @pytest.mark.parametrize(("n", "holdback"), [(-1, 0), (2, -1)])
