@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -218,8 +219,10 @@ class EmbeddedPostgres:
         data = place.data
         if data.exists() and any(data.iterdir()):
             raise PostgresFailed(f"{data} is not empty and holds no database; choose another PARLANCE_DATA_DIR.")
-        staging = data.with_name(data.name + ".new")
-        shutil.rmtree(staging, ignore_errors=True)
+        for left in [path for path in data.parent.iterdir() if path.name.startswith(f"{data.name}.new-")]:
+            shutil.rmtree(left, ignore_errors=True)
+        # A name of its own: processes of an initdb whose owner was just killed may still write into the last one.
+        staging = data.with_name(f"{data.name}.new-{secrets.token_hex(4)}")
         staging.mkdir(mode=0o700)
         if place.owner[0] != os.geteuid():
             os.chown(staging, *place.owner)
