@@ -12,6 +12,7 @@ Invariant: a word appears when its END was heard, whole and right, or it does no
 """
 
 import random
+import sys
 import threading
 import wave
 from collections.abc import Sequence
@@ -258,3 +259,13 @@ class ToneUtterance:
 
     def discard(self) -> None:
         pass
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m tests.fakes.tones FILE SENTENCE...`: a WAV file that a server with this engine hears without error."""
+    file, *sentences = arguments
+    write_wav(Path(file), talk([sentence.split() for sentence in sentences]).audio)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
