@@ -52,7 +52,7 @@ def test_files_name_no_machine_paths() -> None:
         (MACHINE_PATH, "see /" + "root/.cache", True),
         (MACHINE_PATH, "C:" + "\\Users\\kim", True),
         (MACHINE_PATH, "GET /v1/home/x", False),
-        (MACHINE_PATH, "a ~/work/x", False),
+        (MACHINE_PATH, "a ~/there/x", False),
     ],
 )
 def test_the_patterns(pattern: re.Pattern[str], line: str, caught: bool) -> None:
