@@ -25,6 +25,7 @@ from streaming.errors import (
     Fenced,
     InternalError,
     ParlanceError,
+    PayloadTooLarge,
     QuotaExceeded,
     StreamEnded,
     Unavailable,
@@ -135,6 +136,8 @@ class LiveStream:
         """Take bytes in; what is wrong with them goes to the client as an event, not as an exception."""
         try:
             self._state = advance(self._state, Input.CHUNK)
+            if len(audio) > self._limits.chunk_bytes_max:
+                raise PayloadTooLarge(f"A chunk has at most {self._limits.chunk_bytes_max} bytes.", field="audio")
             ledger = copy.copy(self.ledger)
             skip = ledger.accept(offset, len(audio)).skip
             if skip < len(audio):
