@@ -1,6 +1,7 @@
 """Streams on a real database and disk: taken over, adopted, failed, and kept whole through all of it."""
 
 import asyncio
+import errno
 import os
 import threading
 from pathlib import Path
@@ -71,6 +72,34 @@ async def test_a_disk_that_cannot_sync_ends_the_stream_and_calls_nothing_durable
         assert (type(error), fatal) == (Unavailable, True)
         assert peer.events[-1]["reason"] == "failed"
         assert peer.acks[-1].durable_bytes == 32_000
+
+
+async def test_one_failed_sync_is_enough_though_the_next_would_succeed(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux reports a failed write-back once and may drop the pages: a later success says nothing about them."""
+    who = await somebody(database)
+    sync, broken = os.fdatasync, threading.Event()
+
+    def fail_once(descriptor: int) -> None:
+        if broken.is_set():
+            broken.clear()
+            raise OSError(errno.EIO, "the disk is failing")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", fail_once)
+    async with node(database, tmp_path, ToneRecogniser()) as one:
+        peer = Peer()
+        stream = (await one.start(peer, who)).stream
+        await one.watch(peer, who, stream.row.room)
+        stream.chunk(0, AUDIO[:32_000])
+        await peer.until(lambda: peer.acks and peer.acks[-1].durable_bytes == 32_000)
+        broken.set()
+        stream.chunk(32_000, AUDIO[32_000:64_000])
+        await peer.until(ended(peer))
+        assert not broken.is_set()
+        assert peer.events[-1]["reason"] == "failed"
+        assert {ack.durable_bytes for ack in peer.acks} <= {0, 32_000}
 
 
 async def test_a_stream_whose_tape_is_full_of_marks_can_still_be_stopped_and_fail(
