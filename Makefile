@@ -13,11 +13,13 @@ run: ## install what is needed, then serve on http://127.0.0.1:8000
 test: ## the whole suite: Python, TypeScript, browser, real servers
 	@scripts/setup.sh dev
 	@scripts/test-packages.sh
+	@.venv/bin/parlance models environment >/dev/null || true
 	@scripts/test.sh
 
 soak: ## the long tests: many seeds, full matrices, hours of media
 	@scripts/setup.sh dev
 	@scripts/test-packages.sh
+	@.venv/bin/parlance models environment >/dev/null || true
 	@scripts/page.sh || true
 	@.venv/bin/python -m pytest tests -m soak
 

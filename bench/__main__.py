@@ -1,4 +1,5 @@
-"""Run every benchmark: `python -m bench [NAME ...] [--quick] [--speech FOLDER]`; `make bench` runs it plain.
+"""Run every benchmark: `python -m bench [NAME ...] [--quick] [--speech FOLDER] [--model FOLDER]`; `make bench` runs it
+plain.
 
 Policy: what needs no outside data always runs; a benchmark whose program is missing is listed as skipped. Servers are
 real ones, started from this checkout with data folders of their own. Raw results go to bench/results/<name>.json, one
@@ -6,6 +7,7 @@ table to standard output. Promises that were missed are marked and do not fail t
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -15,9 +17,10 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from bench import engines, live, search, speech, startup, streams
+from bench import encodings, engines, live, search, speech, startup, streams, whisper
 from bench.report import ROOT, Figure, Result, table, write
 from streaming.recogniser.pocketsphinx import PocketSphinxEngine
+from tests.support import synth
 from tests.support.process import TONES, ServerProcess, running
 
 SPHINX = "pocketsphinx"
@@ -26,10 +29,11 @@ SEARCH_P95_MS = 50
 
 
 class Options(msgspec.Struct, frozen=True):
-    """`speech`: a folder of recordings with manifest.json."""
+    """`speech`: a folder of recordings with manifest.json; `model`: folder or name of a Whisper for CTranslate2."""
 
     quick: bool
     speech: Path | None
+    model: str
     seed: int
 
 
@@ -48,7 +52,22 @@ async def captions(options: Options) -> Result:
             clips, voice = speech.synthesised(4 if options.quick else len(speech.SENTENCES)), "espeak-ng en-us"
         except FileNotFoundError as error:
             return Result("captions", [], {}, {}, skipped=str(error))
-    return await with_server(SPHINX, lambda server: live.benchmark(server, clips, voice))
+    heard_by = PocketSphinxEngine().capabilities
+    return await with_server(SPHINX, lambda server: live.benchmark(server, clips, voice, heard_by))
+
+
+async def with_whisper(options: Options) -> Result:
+    sentences = {1: 5, 4: 3} if options.quick else {1: 16, 4: 10, 8: 10}
+    return await whisper.benchmark(options.model, sentences, options.seed)
+
+
+async def every_encoding(options: Options) -> Result:
+    if synth.PROGRAM is None:
+        return Result("encodings", [], {}, {}, skipped="espeak-ng is not installed")
+    sentences = 10 if options.quick else 40
+    return await with_server(
+        whisper.ENGINE, lambda server: encodings.benchmark(server, sentences, options.seed), model=str(whisper.MICRO)
+    )
 
 
 async def tones(options: Options) -> Result:
@@ -68,16 +87,39 @@ async def ingest(options: Options) -> Result:
     return await with_server(SPHINX, lambda server: streams.ingest(server, 16, seconds, options.seed))
 
 
-async def prefixes(options: Options) -> Result:
-    """`bench.search` at its usual sizes, first results only."""
+async def searches(options: Options) -> Result:
+    """`bench.search`: first results at its usual sizes, and by meaning over fewer, whose index takes long to make."""
     segments, rounds = (10_000, 10) if options.quick else (100_000, 100)
+    vectors = 2_000 if options.quick else 20_000
+    rows: list[Figure] = []
     found = await search.run(segments, rounds, None)
+    rows += searched(f"{segments:,} segments", found)
+    backlog, queries = (300, 50) if options.quick else (search.BACKLOG, search.EMBEDDED_QUERIES)
+    meaning = await search.run_meaning(vectors, max(rounds, 20), None, backlog=backlog, queries=queries)
+    rows += searched(f"{vectors:,} vectors", meaning.figures)
+    rows.append(Figure(f"{vectors:,} vectors: their index made at once", round(meaning.index_build_s, 1), "s", 1))
+    for name, (p50, p95) in meaning.embed_ms.items():
+        rows.append(Figure(f"a query becomes a vector, {name}, p50", round(p50, 1), "ms", queries))
+        rows.append(Figure(f"a query becomes a vector, {name}, p95", round(p95, 1), "ms", queries))
+    if meaning.backlog_per_s is not None and meaning.embed_cpu_ms is not None:
+        rows.append(Figure("vectors of a backlog", round(meaning.backlog_per_s, 1), "1/s", backlog))
+        rows.append(Figure("CPU of a vector", round(meaning.embed_cpu_ms, 2), "ms", backlog))
+    return Result(
+        "search",
+        rows,
+        {"segments": segments, "rounds": rounds, "vectors": vectors},
+        {"figures": msgspec.to_builtins(found), "meaning": msgspec.to_builtins(meaning)},
+        skipped="" if meaning.embed_ms else "how fast the model makes vectors; the models environment is not installed",
+    )
+
+
+def searched(over: str, found: list[search.Figure]) -> list[Figure]:
     rows: list[Figure] = []
     for f in found:
-        name = f"{segments:,} segments, {f.sort}: {f.query}"
+        name = f"{over}, {f.sort}: {f.query}"
         rows.append(Figure(f"{name}, p50", round(f.p50_ms, 1), "ms", f.searches))
         rows.append(Figure(f"{name}, p95", round(f.p95_ms, 1), "ms", f.searches, SEARCH_P95_MS))
-    return Result("search", rows, {"segments": segments, "rounds": rounds}, {"figures": msgspec.to_builtins(found)})
+    return rows
 
 
 async def engine(options: Options) -> Result:
@@ -104,19 +146,21 @@ async def engine(options: Options) -> Result:
 BENCHMARKS: dict[str, Benchmark] = {
     "startup": start_up,
     "captions": captions,
+    "whisper": with_whisper,
+    "encodings": every_encoding,
     "tones": tones,
     "searchable": searchable,
     "ingest": ingest,
-    "search": prefixes,
+    "search": searches,
     "engine": engine,
 }
 
 
-async def with_server(engine: str, measure: Callable[[ServerProcess], Awaitable[Result]]) -> Result:
+async def with_server(engine: str, measure: Callable[[ServerProcess], Awaitable[Result]], **settings: str) -> Result:
     """Measure against a fresh server with an empty data folder."""
     with (
         tempfile.TemporaryDirectory(prefix="parlance-bench-") as folder,
-        running(Path(folder) / "data", engine=engine) as server,
+        running(Path(folder) / "data", engine=engine, **settings) as server,
     ):
         return await measure(server)
 
@@ -124,8 +168,14 @@ async def with_server(engine: str, measure: Callable[[ServerProcess], Awaitable[
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Parlance; see docs/benchmarks.md.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(BENCHMARKS)}; default all")
-    parser.add_argument("--quick", action="store_true", help="less of everything, under two minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything, about four minutes")
     parser.add_argument("--speech", type=Path, metavar="FOLDER", help="recordings with a manifest.json: id, file, text")
+    parser.add_argument(
+        "--model",
+        default=os.environ.get("PARLANCE_MODEL") or str(whisper.MICRO),
+        metavar="FOLDER",
+        help="a Whisper for CTranslate2, a folder or a name; default PARLANCE_MODEL, else the tests' micro Whisper",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results", metavar="FOLDER")
     options = parser.parse_args(given)
@@ -138,7 +188,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 async def run(given: argparse.Namespace) -> list[Result]:
-    options = Options(given.quick, given.speech, given.seed)
+    options = Options(given.quick, given.speech, given.model, given.seed)
     results = []
     for name in given.names or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import av
 import msgspec
@@ -31,7 +32,7 @@ import numpy as np
 
 from streaming.model import SAMPLE_RATE, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16
-from streaming.recogniser.engine import Engine, load_class
+from streaming.recogniser.engine import Engine, is_window_engine, load_class
 from streaming.transcript.agreement import Agreement
 
 POCKETSPHINX = "streaming.recogniser.pocketsphinx:PocketSphinxEngine"
@@ -92,7 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--holdback", type=int, nargs="+", default=[3])
     options = parser.parse_args(arguments)
     settings = {name: json.loads(value) for name, _, value in (s.partition("=") for s in options.setting)}
-    heard = listen(options.folder, load_class(options.engine)(**settings))
+    subject = load_class(options.engine)(**settings)
+    if is_window_engine(subject):
+        parser.error("an engine that hears whole windows commits by itself; `python -m bench whisper` measures it")
+    heard = listen(options.folder, cast("Engine", subject))
     emit(engine=options.engine, settings=settings, **heard.figures)
     for hop_ms, n, holdback in itertools.product(options.hop_ms, options.agreement, options.holdback):
         emit(hop_ms=hop_ms, agreement=n, holdback=holdback, **policy(heard, hop_ms, n, holdback))

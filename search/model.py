@@ -10,7 +10,12 @@ from enum import Enum
 from typing import Annotated
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+"""A text's meaning: (dimensions,) float32 of unit length, so a scalar product is the cosine."""
 
 EARLIEST_US = -62_135_596_800_000_000
 LATEST_US = 253_402_300_799_000_000
@@ -22,6 +27,14 @@ Micros = Annotated[int, Meta(ge=EARLIEST_US, le=LATEST_US)]
 class Sort(Enum):
     RELEVANCE = "relevance"
     NEWEST = "newest"
+
+
+class Mode(Enum):
+    """By words and meaning, by words alone, by meaning alone."""
+
+    HYBRID = "hybrid"
+    KEYWORD = "keyword"
+    SEMANTIC = "semantic"
 
 
 class Filters(msgspec.Struct, frozen=True):
@@ -40,7 +53,9 @@ class Filters(msgspec.Struct, frozen=True):
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Where a hit stands in the order: by `score` (0 when sorted by newest), then newest, then id."""
+    """Where a hit stands in the order: by `score` (0 when sorted by newest), then newest, then id.
+
+    `score`: of the words, of both rankings together, or the cosine, as the query's mode has it."""
 
     score: float
     spoken_at_us: Micros
@@ -51,13 +66,15 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """The page after `last`, within the candidates of the first page.
 
     `query_key`: which query it belongs to; `newest_us`, `oldest_us`: the spoken times that bound the candidates of
-    the first page, so that segments that came later change neither ranks nor the order (`oldest_us` None: no bound).
+    the first page, so that segments that came later change neither ranks nor the order (`oldest_us` None: no bound);
+    `nearest_newest_us`: the same bound of what was found by meaning, None for pages of words alone.
     """
 
     query_key: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
     last: Position
     newest_us: Micros
     oldest_us: Micros | None
+    nearest_newest_us: Micros | None = None
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -73,6 +90,8 @@ class Query(msgspec.Struct, frozen=True):
     sort: Sort
     limit: int
     cursor: Cursor | None = None
+    mode: Mode = Mode.HYBRID
+    text: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -119,6 +138,43 @@ class IndexDocument(msgspec.Struct, frozen=True):
     text: str
     language: str
     speaker: str | None = None
+
+
+class EmbedderInfo(msgspec.Struct, frozen=True):
+    """`model`: tells vectors of one model from those of any other; `similarity_min`: cosines below it are what this
+    model gives to sentences that have nothing to do with each other."""
+
+    model: str
+    dimensions: int
+    similarity_min: float
+
+
+class QueryVector(msgspec.Struct, frozen=True):
+    """The meaning of a query, and whose idea of meaning it is."""
+
+    info: EmbedderInfo
+    values: Vector
+
+
+class SegmentName(msgspec.Struct, frozen=True):
+    tenant_id: str
+    segment_id: str
+
+
+class DueText(msgspec.Struct, frozen=True):
+    """A text that needs a vector. `mark`: the index's own note of which text this was, given back with the vector."""
+
+    segment_id: str
+    text: str
+    mark: str
+
+
+class TextVector(msgspec.Struct, frozen=True):
+    """The vector of a `DueText`; None when the model cannot embed it."""
+
+    segment_id: str
+    mark: str
+    vector: Vector | None
 
 
 class IndexCapabilities(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from search.model import Cursor, Filters, Query, Sort
+from search.model import Cursor, Filters, Mode, Query, Sort
 from streaming.errors import BadRequest
 from streaming.limits import LIMITS, Limits
 
@@ -39,6 +39,18 @@ UNSPACED = (
     (0x20000, 0x323AF),  # Han, extensions B to H
 )
 """Scripts that are written without spaces between words."""
+
+
+_FUNCTION_WORDS = """
+a about after all am an and any are as at be been before but by can could d did do does doesn doing don down each for
+from had has have he her here hers him his how i if in into is isn it its just ll m me more most my no nor not of off on
+once only or other our out over own re s same she should so some such t than that the their them then there these they
+this those through to too under until up ve very was we were what when where which while who whom why will with would
+you your
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+"""English words without a meaning of their own: what holds nothing else is not embedded. Saves work, decides nothing;
+in other languages the model has to know."""
 
 
 class WordSpan(msgspec.Struct, frozen=True):
@@ -84,6 +96,7 @@ def parse(
     text: str,
     *,
     filters: Filters | None = None,
+    mode: Mode = Mode.HYBRID,
     sort: Sort = Sort.RELEVANCE,
     limit: int = 20,
     cursor: str | None = None,
@@ -105,6 +118,8 @@ def parse(
         filters=_clean(filters or Filters()),
         sort=sort,
         limit=min(max(limit, 1), limits.search_hits_max),
+        mode=mode,
+        text=_without_surrogates(text.strip()),
     )
     if cursor is None:
         return query
@@ -125,9 +140,15 @@ def quoted(word: str) -> str:
     return f"'{inside}'"
 
 
+def has_meaning(query: Query) -> bool:
+    """Whether the query says anything but function words: two letters of others at least, or it is not embedded."""
+    words = (word for entry in query.words for word in entry.split(" "))
+    return sum(len(word) for word in words if word not in FUNCTION_WORDS) >= 2
+
+
 def query_key(query: Query) -> int:
     """A number that tells queries apart, the same for every page of one."""
-    parts = (query.words, query.prefix, query.filters, query.sort.value)
+    parts = (query.words, query.prefix, query.filters, query.sort.value, query.mode.value)
     return zlib.crc32(msgspec.msgpack.encode(parts))
 
 
@@ -205,7 +226,12 @@ def _clean(filters: Filters) -> Filters:
 def _storable(values: Sequence[str] | None) -> tuple[str, ...] | None:
     if not values:
         return None
-    return tuple(v for v in values if "\x00" not in v and not any("\ud800" <= c <= "\udfff" for c in v))
+    return tuple(v for v in values if "\x00" not in v and _without_surrogates(v) == v)
+
+
+def _without_surrogates(text: str) -> str:
+    """UTF-8 has no lone surrogates; JSON can bring them."""
+    return "".join(char for char in text if not "\ud800" <= char <= "\udfff")
 
 
 __all__ = [
@@ -213,6 +239,7 @@ __all__ = [
     "decode_cursor",
     "encode_cursor",
     "folded_text",
+    "has_meaning",
     "nfc",
     "parse",
     "query_key",

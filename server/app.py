@@ -1,8 +1,9 @@
 """The composition root: the one place where parts are chosen and wired. Nothing here decides anything at run time.
 
 embedded Postgres or a URL -> migrations -> Database
-Database -> feed -> Hub, Committer -> Desk (recogniser worker, audio log) -> sockets, HTTP
-Database -> Postgres index -> SearchDesk, job runner
+Recognition (engines, Whisper that comes by itself, remote finals) -> Desk
+Database -> feed -> Hub, Committer -> Desk (audio log) -> sockets, HTTP
+Database -> Postgres index -> SearchDesk, job runner -> Enrichment (vectors, exact word times)
 """
 
 import asyncio
@@ -23,16 +24,20 @@ from auth.model import Role
 from search.postgres import PostgresIndex
 from server.config import Config, ConfigError
 from server.edge.authenticate import Authenticator
+from server.edge.board import StatusBoard
 from server.edge.handlers import Handlers
 from server.edge.http import Http, add_headers, boundary
 from server.edge.searching import SearchDesk
 from server.edge.sockets import Sockets
+from server.enrichment import Enrichment
 from server.health import Readiness, watch
 from server.jobs.index import IndexSegments, enqueue_index, index_handler
 from server.jobs.queue import JobRunner
 from server.lifecycle import Components, StopRequest, first_of, open_database
 from server.live.desk import Desk
 from server.media.audiolog import MediaStore
+from server.media.playback import Playback
+from server.recognition import Recognition
 from server.rooms.hub import Hub
 from server.secret import signing_secret
 from server.store import feed
@@ -43,10 +48,8 @@ from server.store.migrate import migrate
 from server.store.pool import Connection, Database
 from server.store.segments import FinalWrite
 from server.telemetry import set_up_logging
-from server.workers.local import LocalRecogniser, engine_ref
-from streaming.errors import Unavailable
 from streaming.limits import LIMITS
-from streaming.protocol.messages import EngineInfo
+from streaming.protocol.messages import EngineInfo, StatusTask
 
 log = logging.getLogger(__name__)
 
@@ -92,37 +95,53 @@ class App:
         self.database = Database()
         self.identities = IdentityStore(self.database)
         self.executor = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="disk")
-        self.recogniser = LocalRecogniser(engine_ref(config.engine), command=config.worker_command, limits=LIMITS)
+        self.recognition = Recognition(config, LIMITS)
         authenticate = Authenticator(self.identities, secret=signing_secret(config), ttl_s=config.token_hours * 3_600)
         media = MediaStore(config.data_dir / "media", self.executor)
+        playback = Playback(media)
         index = PostgresIndex(self.database.tenant_tx, LIMITS)
         self.hub = Hub(LogReader(self.database), LIMITS)
         self.committer = Committer(self.database, self.hub, enqueue_finals, LIMITS)
-        self.jobs = JobRunner(self.database.connect, [index_handler(self.database, index)])
+        self.enrichment = Enrichment(
+            config,
+            database=self.database,
+            index=index,
+            media=media,
+            playback=playback,
+            hub=self.hub,
+            limits=LIMITS,
+        )
+        self.jobs = JobRunner(self.database.connect, [index_handler(self.database, index, self.enrichment.indexed)])
         self.desk = Desk(
             database=self.database,
             media=media,
             hub=self.hub,
             committer=self.committer,
-            recogniser=self.recogniser,
+            engines=self.recognition.engines,
             node=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
             abandon_ms=config.abandon_ms,
             limits=LIMITS,
+        )
+        self.board = StatusBoard(
+            engine=self.recognition.info,
+            vectors=lambda: self.enrichment.vectors,
+            alignment=lambda: self.enrichment.languages,
+            tasks=self.tasks,
         )
         handlers = Handlers(
             authenticate=authenticate,
             database=self.database,
             hub=self.hub,
             desk=self.desk,
-            search=SearchDesk(index, LIMITS),
-            engine=self.engine,
+            search=SearchDesk(index, LIMITS, self.enrichment.embedder),
+            engine=self.recognition.info,
             limits=LIMITS,
         )
         self.sockets = Sockets(
             authenticate=authenticate,
             handlers=handlers,
             hub=self.hub,
-            engine=self.engine,
+            board=self.board,
             origins=[config.url, *config.origins],
             limits=LIMITS,
         )
@@ -135,27 +154,16 @@ class App:
             media=media,
             readiness=self.readiness,
             page_folder=PAGE_FOLDER,
+            playback=playback,
         ).attach(self.web)
 
-    def engine(self) -> EngineInfo:
-        """What clients are told about the recogniser."""
-        try:
-            capabilities = self.recogniser.capabilities
-        except Unavailable:
-            return EngineInfo(name=self.config.engine, model="", state=self.recogniser.state)
-        return EngineInfo(
-            name=capabilities.name,
-            model=capabilities.model,
-            state=self.recogniser.state,
-            notice=capabilities.notice,
-        )
+    def tasks(self) -> list[StatusTask]:
+        """Long work of the server on itself."""
+        return [*self.recognition.tasks, *self.enrichment.tasks]
 
     async def database_works(self) -> bool:
         async with self.database.shared_tx() as connection:
             return bool(await connection.fetchval("SELECT true"))
-
-    async def recogniser_works(self) -> bool:
-        return self.recogniser.state == "ready"
 
     async def login_url(self) -> str:
         """The page's address with a one-time login of the first tenant's owner."""
@@ -181,7 +189,7 @@ async def run(config: Config) -> int:
 
         async def start() -> None:
             nonlocal postgres
-            components.start("recogniser", app.recogniser.run())
+            components.start("recognisers", app.recognition.engines.run())
             dsn = config.database_url
             if dsn is None:
                 postgres = EmbeddedPostgres(config.data_dir / "postgres")
@@ -191,12 +199,15 @@ async def run(config: Config) -> int:
             components.start("hub", app.hub.run())
             components.start("committer", app.committer.run())
             components.start("jobs", app.jobs.run())
-            await app.recogniser.ready()
+            await app.recognition.engines.ready()
             components.start("desk", app.desk.run())
-            probes = {"database": app.database_works, "recogniser": app.recogniser_works}
+            probes = {"database": app.database_works, "recogniser": app.recognition.works}
+            components.start("whisper", app.recognition.fetch())
+            components.start("enrichment", app.enrichment.run())
+            components.start("board", app.board.run(app.sockets.tell_status))
             components.start("watch", watch(app.readiness, probes))
             app.readiness.missing.discard("start")
-            _tell_ready(await app.login_url(), app.engine())
+            _tell_ready(await app.login_url(), app.recognition.info())
             await stop.wait()
 
         async def fail() -> None:
@@ -210,6 +221,7 @@ async def run(config: Config) -> int:
         await app.sockets.close("draining", "The server is shutting down.")
         await components.stop()
         await runner.cleanup()
+        await app.recognition.close()
         await app.database.close()
         if postgres is not None:
             await postgres.stop()

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from server.console.models import models
+
 if TYPE_CHECKING:
     from server.config import Config
 
 T = TypeVar("T")
 ROLES = ("owner", "admin", "member", "viewer")
 SPEED_MAX = 100.0
+ENCODINGS = ("pcm_s16le", "pcm_f32le", "mulaw", "webm_opus", "ogg_opus")
 
 
 class _Commands(click.Group):
@@ -80,6 +83,9 @@ def serve(host: str | None, port: int | None, data_dir: Path | None) -> None:
 )
 @click.option("--title", help="Title of the recording [the file's name].")
 @click.option("--language", help="Language of the speech, such as en [auto].")
+@click.option(
+    "--encoding", type=click.Choice(ENCODINGS), default=ENCODINGS[0], show_default=True, help="What to send it as."
+)
 @click.option("--url", envvar="PARLANCE_URL", help="The server [PARLANCE_URL, else this installation's].")
 @click.option("--token", envvar="PARLANCE_TOKEN", help="Access token [PARLANCE_TOKEN, else one for demo's owner].")
 @click.option("--json", "as_json", is_flag=True, help="Print every event as one JSON line.")
@@ -89,6 +95,7 @@ def stream(
     speed: float | None,
     title: str | None,
     language: str | None,
+    encoding: str,
     url: str | None,
     token: str | None,
     as_json: bool,
@@ -104,7 +111,13 @@ def stream(
     from server.console.session import StreamOptions, stream_file
     from server.console.show import choose
 
-    options = StreamOptions(file=file, title=title, language=language, speed=(speed or 1.0) if realtime else None)
+    options = StreamOptions(
+        file=file,
+        title=title,
+        language=language,
+        speed=(speed or 1.0) if realtime else None,
+        encoding=encoding,
+    )
     where = url or config.url
 
     async def run() -> None:
@@ -174,6 +187,9 @@ def doctor() -> None:
         click.echo(f"{click.style(f'{check.level.value:4}', fg=colours[check.level])}  {check.name}: {check.text}")
     if any(check.level is Level.FAIL for check in checks):
         sys.exit(1)
+
+
+cli.add_command(models)
 
 
 def _config(**given: object) -> "Config":

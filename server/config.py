@@ -26,7 +26,10 @@ class ConfigError(Exception):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`public_url`: how browsers reach the server, when a proxy stands before it.
+    """`model`: a Whisper by name or folder, None takes the best one that is here; `models_env`: the models
+    environment's folder, "off", or None for `.venv-models` beside the program; `align_model`, `embedding_model`: a
+    folder or a name on the hub, None takes the default; `remote_*`: an OpenAI-compatible service that makes the final
+    text for these tenants ("*": all). `public_url`: how browsers reach the server, when a proxy stands before it.
     `origins`: pages of other origins that may open sockets; the server's own is always allowed."""
 
     host: str = "127.0.0.1"
@@ -37,6 +40,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: str | None = None
     offline: bool = False
     models_env: str | None = None
+    align_model: str | None = None
+    embedding_model: str | None = None
+    remote_url: str | None = None
+    remote_key: str | None = None
+    remote_model: str = "whisper-1"
+    remote_tenants: tuple[str, ...] = ()
     secret: str | None = None
     public_url: str | None = None
     origins: tuple[str, ...] = ()
@@ -102,7 +111,7 @@ def _check(values: dict[str, object]) -> Config:
         if field.name not in values:
             continue
         raw = values[field.name]
-        if field.name == "origins" and isinstance(raw, str):
+        if field.name in ("origins", "remote_tenants") and isinstance(raw, str):
             raw = [part.strip() for part in raw.split(",") if part.strip()]
         if field.type is bool and isinstance(raw, str):
             raw = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(raw.lower(), raw.lower())
@@ -134,8 +143,10 @@ def _relations(config: Config) -> None:
         refuse("secret", "must have at least 32 characters")
     if config.engine not in ("auto", "pocketsphinx", "whisperx") and ":" not in config.engine:
         refuse("engine", f"{config.engine!r} is none of auto, pocketsphinx, whisperx, or package.module:Engine")
-    if config.engine == "whisperx":
-        refuse("engine", "whisperx arrives with a later version; use auto or pocketsphinx")
+    if config.remote_url is not None and not config.remote_url.startswith(("http://", "https://")):
+        refuse("remote_url", "must begin with https:// or http://")
+    if config.remote_url is not None and not config.remote_tenants:
+        refuse("remote_tenants", "must name the tenants whose audio may go to PARLANCE_REMOTE_URL, or * for all")
     if config.log_level not in ("debug", "info", "warning", "error"):
         refuse("log_level", f"{config.log_level!r} is none of debug, info, warning, error")
     if config.log_format not in ("auto", "json", "text"):

@@ -21,17 +21,33 @@ import msgspec
 
 from server.config import Config
 from server.console.failures import explain
+from server.models import environment
+from server.models.cache import (
+    alignment_languages,
+    cache_folder,
+    files_of,
+    find_whisper,
+    name_of,
+    snapshot,
+    torch_checkpoints,
+)
+from server.models.catalogue import DEFAULT, MODELS, complete, megabytes
 from server.store import embedded
+from streaming.limits import LIMITS
 
 PYTHON_MIN = (3, 11)
 PACKAGES = {
     "aiohttp": "aiohttp",
     "asyncpg": "asyncpg",
     "av": "av",
+    "ctranslate2": "ctranslate2",
+    "faster_whisper": "faster-whisper",
+    "huggingface_hub": "huggingface-hub",
     "jwt": "pyjwt",
     "msgspec": "msgspec",
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
+    "openai": "openai",
     "orjson": "orjson",
     "parlance_client": "parlance-client",
     "pgqueuer": "pgqueuer",
@@ -51,7 +67,8 @@ DATABASE_TIMEOUT_S = 60.0
 HTTP_TIMEOUT_S = 3.0
 NODE_TIMEOUT_S = 5.0
 NODE_MAJOR_MIN = 20
-PAGE = Path(__file__).resolve().parent.parent / "clients" / "js" / "app" / "dist" / "index.html"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "clients" / "js" / "app" / "dist" / "index.html"
 
 
 class Level(Enum):
@@ -76,8 +93,12 @@ async def examine(config: Config) -> list[Check]:
         data_folder(config.data_dir),
         await database(config),
         await port(config),
-        engine(config),
-        models(lambda name: find_spec(name) is not None),
+        engine(config, cache_folder()),
+        voice_detector(lambda name: find_spec(name) is not None),
+        models_environment(config, ROOT),
+        vectors(config, ROOT, cache_folder()),
+        word_times(config, ROOT, cache_folder(), torch_checkpoints()),
+        *([await remote(config)] if config.remote_url is not None else []),
         await page(),
     ]
 
@@ -192,27 +213,130 @@ async def _is_parlance(config: Config) -> bool:
         return False
 
 
-def engine(config: Config) -> Check:
+def engine(config: Config, cache: Path) -> Check:
+    """Which engine hears, and why that one."""
     name = "engine"
     if ":" in config.engine:
         return Check(Level.OK, name, f"{config.engine}, as configured")
+    if config.engine == "pocketsphinx":
+        return _pocketsphinx("PARLANCE_ENGINE says so; unset it to use Whisper")
+    found = find_whisper(config.model, cache)
+    if found is not None:
+        why = "as PARLANCE_MODEL says" if config.model else "the best here that keeps up with live speech on two cores"
+        return Check(Level.OK, name, f"Whisper {name_of(found)}, {why}")
+    pull = f"`parlance models pull {config.model or 'default'}`"
+    if config.engine == "whisperx":
+        missing = f"no Whisper called {config.model}" if config.model else "no Whisper"
+        return Check(Level.FAIL, name, f"{missing} is here; run {pull}, or set PARLANCE_MODEL to a folder of yours.")
+    if config.model is not None:
+        return _pocketsphinx(f"PARLANCE_MODEL is {config.model}, which is not here; run {pull}")
+    size = megabytes(MODELS[DEFAULT].size_bytes)
+    if config.offline:
+        return _pocketsphinx(f"no Whisper is here and PARLANCE_OFFLINE is set; {pull} without it fetches one ({size})")
+    return _pocketsphinx(f"no Whisper is here yet; the running server fetches one ({size}), or you with {pull}")
+
+
+def _pocketsphinx(why: str) -> Check:
     spec = find_spec("pocketsphinx")
     places = list(spec.submodule_search_locations or []) if spec else []
     if not any((Path(place) / "model" / "en-us").exists() for place in places):
-        return Check(Level.FAIL, name, "PocketSphinx's English model is missing; reinstall pocketsphinx.")
-    return Check(
-        Level.WARN,
-        name,
-        "PocketSphinx: it needs no download and understands clear English roughly; take its captions as a trial of the "
-        "program, not of its accuracy.",
-    )
+        return Check(Level.FAIL, "engine", "PocketSphinx's English model is missing; reinstall pocketsphinx.")
+    return Check(Level.WARN, "engine", f"PocketSphinx, which understands clear English roughly: {why}.")
 
 
-def models(present: Callable[[str], bool]) -> Check:
+def voice_detector(present: Callable[[str], bool]) -> Check:
     missing = [name for name in ("silero_vad", "onnxruntime") if not present(name)]
     if missing:
-        return Check(Level.FAIL, "models", f"the voice detector needs {', '.join(missing)}; run `make run`.")
-    return Check(Level.OK, "models", "the voice detector's model is installed")
+        return Check(Level.FAIL, "voice detector", f"it needs {', '.join(missing)}; run `make run`.")
+    return Check(Level.OK, "voice detector", "its model is installed")
+
+
+def models_environment(config: Config, root: Path) -> Check:
+    """Ready, or how it gets there and what stands in the way."""
+    name = "models environment"
+    folder = environment.place(config.models_env, root)
+    if folder is None:
+        return Check(Level.OK, name, "off, as PARLANCE_MODELS_ENV says: no search by meaning, no exact word times")
+    requirements = root / environment.REQUIREMENTS
+    found = environment.look(folder, requirements)
+    if found.whole:
+        return Check(Level.OK, name, found.text)
+    if not requirements.is_file():
+        advice = "set PARLANCE_MODELS_ENV to an environment that has the models' packages, or to off"
+    elif config.offline:
+        advice = "run the server once without PARLANCE_OFFLINE, which installs it"
+    elif environment.find_uv(root) is None:
+        advice = "uv, which installs it, was not found; `make run` fetches it"
+    elif (lack := environment.room(folder, environment.room_wanted(LIMITS))) is not None:
+        advice = f"{lack.why}; make room, or set PARLANCE_MODELS_ENV to a folder elsewhere"
+    else:
+        advice = f"the running server installs it by itself, into {megabytes(environment.room_wanted(LIMITS))} at most"
+    return Check(Level.WARN, name, f"{found.text}; {advice}.")
+
+
+def vectors(config: Config, root: Path, cache: Path) -> Check:
+    """Search by meaning: the environment and an embedding model."""
+    name = "search by meaning"
+    wanted = config.embedding_model
+    if not _environment_whole(config, root):
+        return Check(Level.WARN, name, "it needs the models environment; search by words works without.")
+    if wanted is None:
+        return Check(Level.OK, name, "MiniLM, English, which the models environment brings along")
+    if _is_here(wanted, cache):
+        return Check(Level.OK, name, f"{wanted}, as PARLANCE_EMBEDDING_MODEL says")
+    advice = f"run `parlance models pull {wanted}`" if wanted.count("/") == 1 else "name a folder or a model of the hub"
+    return Check(Level.WARN, name, f"PARLANCE_EMBEDDING_MODEL is {wanted}, which is not here; {advice}.")
+
+
+def word_times(config: Config, root: Path, cache: Path, checkpoints: Path) -> Check:
+    """Exact word times by alignment: the environment, and weights for each language."""
+    name = "exact word times"
+    wanted = config.align_model
+    if not _environment_whole(config, root):
+        return Check(Level.WARN, name, "they need the models environment; without, words have the recogniser's times.")
+    if wanted is not None:
+        if _is_here(wanted, cache):
+            return Check(Level.OK, name, f"{wanted}, as PARLANCE_ALIGN_MODEL says")
+        advice = f"run `parlance models pull {wanted}`" if wanted.count("/") == 1 else "name a folder or one of the hub"
+        return Check(Level.WARN, name, f"PARLANCE_ALIGN_MODEL is {wanted}, which is not here; {advice}.")
+    here = alignment_languages(cache, checkpoints)
+    if here:
+        return Check(Level.OK, name, f"for {', '.join(sorted(here))}")
+    size = megabytes(MODELS["align-en"].size_bytes)
+    return Check(Level.WARN, name, f"no alignment model is here; `parlance models pull align-en` fetches one ({size}).")
+
+
+def _environment_whole(config: Config, root: Path) -> bool:
+    folder = environment.place(config.models_env, root)
+    return folder is not None and environment.look(folder, root / environment.REQUIREMENTS).whole
+
+
+def _is_here(wanted: str, cache: Path) -> bool:
+    """A folder with a model, or a repository that is in the cache."""
+    in_cache = wanted.count("/") == 1 and snapshot(cache, wanted) is not None
+    return in_cache or complete(files_of(Path(wanted).expanduser()))
+
+
+async def remote(config: Config) -> Check:
+    """Does the service that makes final text for some tenants answer, and take the key?"""
+    name = "remote recogniser"
+    assert config.remote_url is not None
+    headers = {"Authorization": f"Bearer {config.remote_key}"} if config.remote_key else {}
+    timeout = aiohttp.ClientTimeout(total=HTTP_TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as http,
+            http.get(config.remote_url.rstrip("/") + "/models", headers=headers) as answer,
+        ):
+            status = answer.status
+    except (aiohttp.ClientError, OSError, ValueError):
+        problem = "cannot be reached"
+    else:
+        if status < 500 and status not in (401, 403):
+            whom = "every tenant" if "*" in config.remote_tenants else ", ".join(config.remote_tenants)
+            return Check(Level.OK, name, f"it answers; {config.remote_model} makes the final text of {whom}")
+        problem = "refuses PARLANCE_REMOTE_KEY" if status < 500 else f"answers with HTTP {status}"
+    return Check(Level.WARN, name, f"PARLANCE_REMOTE_URL {problem}; final text stays the local engine's meanwhile.")
 
 
 async def page() -> Check:

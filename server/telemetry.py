@@ -34,7 +34,7 @@ class Metrics:
         )
         self.refusals = Counter("parlance_refusals", "Refused requests", ["code"], registry=self.registry)
         self.worker_restarts = Counter(
-            "parlance_worker_restarts", "Recogniser processes started again", registry=self.registry
+            "parlance_worker_restarts", "Worker processes started again", registry=self.registry
         )
         self.lag_seconds = Histogram(
             "parlance_lag_seconds", "Received but not yet processed audio, sampled at each acknowledgement",

@@ -12,6 +12,7 @@
     ├── PayloadTooLarge       payload_too_large
     ├── UnsupportedEncoding   unsupported_encoding
     ├── UnsupportedLanguage   unsupported_language
+    ├── UnsupportedMedia      unsupported_media    a kind of file that is not taken here
     ├── DecodeFailed          decode_failed        the audio is not what it claims to be
     ├── HistoryTruncated      history_truncated    `first_seq` is the oldest event left
     ├── Overloaded            overloaded           retryable, with `retry_after_ms`
@@ -91,6 +92,10 @@ class UnsupportedEncoding(ParlanceError):
 
 class UnsupportedLanguage(ParlanceError):
     code = "unsupported_language"
+
+
+class UnsupportedMedia(ParlanceError):
+    code = "unsupported_media"
 
 
 class DecodeFailed(ParlanceError):

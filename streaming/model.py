@@ -29,6 +29,18 @@ class Encoding(Enum):
     WEBM_OPUS = "webm_opus"
     OGG_OPUS = "ogg_opus"
 
+    @property
+    def is_container(self) -> bool:
+        """Packets of any size in a container, instead of samples of one size."""
+        return self in (Encoding.WEBM_OPUS, Encoding.OGG_OPUS)
+
+
+CONTAINER_BYTES_PER_SECOND = 32_000
+"""What a container encoding is taken to need where a rate is wanted: 256 kbit/s, twice what browsers send."""
+
+OPUS_SAMPLE_RATE = 48_000
+"""Hz. Opus always decodes to this rate; sample positions inside containers count in it."""
+
 
 class AudioFormat(msgspec.Struct, frozen=True):
     """What a client sends. `sample_rate` in Hz; channels are interleaved."""
@@ -40,15 +52,30 @@ class AudioFormat(msgspec.Struct, frozen=True):
     @property
     def frame_bytes(self) -> int:
         """Bytes of one sample of all channels; raw encodings only."""
+        assert not self.encoding.is_container, "packets have no fixed size"
         width = {Encoding.PCM_S16LE: 2, Encoding.PCM_F32LE: 4, Encoding.MULAW: 1}[self.encoding]
         return width * self.channels
 
     @property
     def bytes_per_second(self) -> int:
-        return self.frame_bytes * self.sample_rate
+        """Exact for raw encodings, a ceiling for what browsers send in containers."""
+        return CONTAINER_BYTES_PER_SECOND if self.encoding.is_container else self.frame_bytes * self.sample_rate
 
     def ms_of_bytes(self, n_bytes: int) -> int:
         return n_bytes // self.frame_bytes * 1000 // self.sample_rate
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A place in a container encoding at which decoding may begin: a WebM cluster or an Ogg page.
+
+    `offset`: its first byte in the encoded stream; `sample`: index (48 kHz, on the recording's clock) of its first
+    decoded sample; `container`: byte offset at which its container begins; `header_bytes`: length of what stands there
+    before the first cluster or audio page (the init bytes that a decoder needs first)."""
+
+    offset: int
+    sample: int
+    container: int
+    header_bytes: int
 
 
 class Word(msgspec.Struct, frozen=True):

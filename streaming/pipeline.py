@@ -4,21 +4,27 @@
 
 Policy: the next utterance may be recognised while the previous one is being finished (at most
 `utterances_unfinished_max`), but finals are committed strictly in order. `committed_sample` only moves past audio that
-needs no further work, so a restart from it neither loses nor repeats a segment.
+needs no further work, so a restart from it neither loses nor repeats a segment. Where the audio cannot be decoded any
+further, everything before is still brought to its finals; only then the error leaves `run`.
 
-Boundary: ports only; no socket, no database, no clock. Ends by a STOP mark, by `Fenced`, or by cancellation.
+Boundary: ports only; no socket, no database, no clock. Ends by a STOP mark, by `DecodeFailed`, by `Fenced`, or by
+cancellation.
 """
 
 import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import numpy as np
 
+from streaming.audio.decode import DecodeStart, decoder_for
 from streaming.audio.endpoint import Effect, Endpointer, EndpointRules, UtteranceBegan
-from streaming.audio.pcm import decoder_for
 from streaming.audio.window import AudioWindow
+from streaming.errors import DecodeFailed
 from streaming.limits import Limits
-from streaming.model import FRAME_SAMPLES, SAMPLE_RATE, AudioFormat, Final, Hypothesis, UtteranceSpec, samples_of
+from streaming.model import FRAME_SAMPLES, SAMPLE_RATE, AudioFormat, Final, Hypothesis, Part, UtteranceSpec, samples_of
 from streaming.ports import Pcm16, Recogniser, SpeechDetector, TranscriptSink
 from streaming.tape import Mark, MarkKind, Tape
 from streaming.utterance import Utterance
@@ -26,12 +32,37 @@ from streaming.utterance import Utterance
 LOOKBACK_SAMPLES = samples_of(3_000)
 """How far back an utterance may begin: pre-roll plus the speech that proves it, far below 3 s in every preset."""
 
+FRAMES_AT_ONCE = 62
+"""Frames that are judged before others get their turn: 2 s of audio, some 10 ms with a neural detector."""
+RUN_UP_SAMPLES = samples_of(120)
+"""What the resampler holds back at any rate (115 ms): audio from the middle is then as it is from the start."""
+
+Aside = Callable[[Callable[[], Pcm16]], Awaitable[Pcm16]]
+"""Runs a call that takes long away from the event loop, such as `asyncio.to_thread`."""
+
+
+async def at_once(work: Callable[[], Pcm16]) -> Pcm16:
+    """`Aside` for decoders that take no time."""
+    return work()
+
+
+def raw_start(fmt: AudioFormat, sample: int) -> DecodeStart:
+    """Where to begin for `sample` in a raw encoding: early enough for the resampler, at a frame that stands exactly on
+    one of our samples, so that the audio is the same as without a break."""
+    if fmt.sample_rate == SAMPLE_RATE:
+        return DecodeStart(sample=sample, offset=sample * fmt.frame_bytes)
+    common = math.gcd(fmt.sample_rate, SAMPLE_RATE)
+    period = SAMPLE_RATE // common
+    periods = max(0, sample - RUN_UP_SAMPLES) // period
+    return DecodeStart(sample=sample, offset=periods * (fmt.sample_rate // common) * fmt.frame_bytes)
+
 
 class StreamPlan(msgspec.Struct, frozen=True):
     """What one pipeline run is to do.
 
     `start_sample`: where recognition begins (0, or the committed sample of a resumed stream);
-    `next_ordinal`: number of the first segment it will commit; `name`: prefix of its segment ids."""
+    `next_ordinal`: number of the first segment it will commit; `name`: prefix of its segment ids; `begin`: where a
+    container encoding is decoded from, for `start_sample` (None: its first byte)."""
 
     name: str
     format: AudioFormat
@@ -40,21 +71,33 @@ class StreamPlan(msgspec.Struct, frozen=True):
     rules: EndpointRules
     start_sample: int
     next_ordinal: int
+    begin: DecodeStart | None = None
+
+    @property
+    def decode_start(self) -> DecodeStart:
+        if self.format.encoding.is_container:
+            return self.begin or DecodeStart(sample=self.start_sample)
+        return raw_start(self.format, self.start_sample)
 
     @property
     def start_byte(self) -> int:
-        """First byte of the encoded stream that recognition needs; raw encodings only."""
-        return self.start_sample * self.format.sample_rate // SAMPLE_RATE * self.format.frame_bytes
+        """First byte of the encoded stream that recognition needs."""
+        return self.decode_start.offset
 
 
 class Progress(msgspec.Struct):
     """How far a pipeline is: `processed_sample` went through endpointing, `settled_sample` needs no further work;
-    `hops_skipped`: partial hypotheses of finished utterances that were left out because the recogniser was behind."""
+    `hops_skipped`: partial hypotheses of finished utterances that were left out because the recogniser was behind;
+    `decoded_byte` and `decoded_sample`: so many bytes of the recording are so many samples; `damaged_samples`: of them
+    silence, because they could not be read."""
 
     processed_sample: int
     settled_sample: int
     segments: int
     hops_skipped: int
+    decoded_byte: int
+    decoded_sample: int
+    damaged_samples: int
 
 
 class Pipeline:
@@ -69,14 +112,23 @@ class Pipeline:
         detector: SpeechDetector,
         sink: TranscriptSink,
         limits: Limits,
+        on_parts: Callable[[list[Part]], None] | None = None,
+        aside: Aside = at_once,
     ) -> None:
+        """`on_parts` gets the places at which decoding may begin, as they are met; `aside` runs the decoder.
+
+        Raises what `decoder_for` raises."""
         self._plan = plan
         self._tape = tape
         self._recogniser = recogniser
         self._detector = detector
         self._sink = sink
         self._limits = limits
-        self._decoder = decoder_for(plan.format)
+        self._on_parts = on_parts
+        self._aside = aside
+        self._decoder = decoder_for(plan.format, plan.decode_start)
+        self._decoded = (plan.start_byte, self._decoder.sample_end)
+        self._failure: DecodeFailed | None = None
         self._endpointer = Endpointer(plan.rules, plan.start_sample)
         self._window = AudioWindow(plan.start_sample, 2 * LOOKBACK_SAMPLES)
         self._rest: Pcm16 = np.empty(0, np.int16)
@@ -100,7 +152,15 @@ class Pipeline:
             settled_sample=max(self._committed_sample, settled),
             segments=self._ordinal - 1,
             hops_skipped=self._hops_skipped,
+            decoded_byte=self._decoded[0],
+            decoded_sample=self._decoded[1],
+            damaged_samples=self._decoder.damaged_samples,
         )
+
+    @property
+    def failed(self) -> bool:
+        """What follows in the tape cannot be decoded and is left out."""
+        return self._failure is not None
 
     async def run(self) -> None:
         """Run until the STOP mark and the commit of the last final. Raises `Fenced` or what the decoder raises."""
@@ -109,26 +169,47 @@ class Pipeline:
                 await self._read(group)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
+        if self._failure is not None:
+            raise self._failure
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
-        while True:
+        while self._failure is None:
             item = await self._tape.next()
             if isinstance(item, bytes):
-                await self._hear(self._decoder.feed(item), group)
+                audio = await self._decode(partial(self._decoder.feed, item))
+                await self._hear(audio, group)
                 await asyncio.sleep(0)  # a long backlog must not hold the loop
                 continue
             await self._obey(item, group)
             if item.kind is MarkKind.STOP:
                 return
+        await self._end(np.empty(0, np.int16), group)
+
+    async def _decode(self, work: Callable[[], Pcm16]) -> Pcm16:
+        """What `work` says; nothing when the audio ends here because it cannot be read any further."""
+        audio: Pcm16 = np.empty(0, np.int16)
+        try:
+            audio = await self._aside(work)
+        except DecodeFailed as error:
+            self._failure = error
+        self._decoded = (self._tape.position, self._decoder.sample_end)
+        parts = self._decoder.take_parts()
+        if parts and self._on_parts is not None:
+            self._on_parts(parts)
+        return audio
 
     async def _obey(self, mark: Mark, group: asyncio.TaskGroup) -> None:
         if mark.kind is MarkKind.STOP:
-            tail = self._decoder.finish()
-            missing = -(len(self._rest) + len(tail)) % FRAME_SAMPLES
-            await self._hear(np.concatenate([tail, np.zeros(missing, np.int16)]), group)
+            await self._end(await self._decode(self._decoder.finish), group)
+            return
         await self._apply(self._endpointer.force_end(), group)
         if mark.kind is MarkKind.FLUSH:
             group.create_task(self._report_flush(mark.marker, *self._link()), name="flush")
+
+    async def _end(self, tail: Pcm16, group: asyncio.TaskGroup) -> None:
+        missing = -(len(self._rest) + len(tail)) % FRAME_SAMPLES
+        await self._hear(np.concatenate([tail, np.zeros(missing, np.int16)]), group)
+        await self._apply(self._endpointer.force_end(), group)
 
     async def _hear(self, audio: Pcm16, group: asyncio.TaskGroup) -> None:
         """Cut decoded audio into frames and let the endpointer judge each."""
@@ -136,6 +217,8 @@ class Pipeline:
         whole = len(audio) // FRAME_SAMPLES * FRAME_SAMPLES
         self._rest = audio[whole:]
         for at in range(0, whole, FRAME_SAMPLES):
+            if at and at % (FRAMES_AT_ONCE * FRAME_SAMPLES) == 0:
+                await asyncio.sleep(0)
             frame = audio[at : at + FRAME_SAMPLES]
             self._window.append(frame)
             if self._utterance is not None:

@@ -35,12 +35,16 @@ class Mark(msgspec.Struct, frozen=True):
 class Tape:
     """One writer (`extend`, `mark`) and one reader (`next`). `position` may stand behind `end`: then `next` waits."""
 
-    def __init__(self, reader: AudioReader, *, position: int, end: int, limits: Limits) -> None:
+    def __init__(
+        self, reader: AudioReader, *, position: int, end: int, limits: Limits, piece_bytes: int | None = None
+    ) -> None:
+        """`piece_bytes`: the most that `next` returns at once, when not `Limits.read_bytes`."""
         self._reader = reader
         self._position = position
         self._end = end
         self._marks: deque[Mark] = deque()
         self._limits = limits
+        self._piece_bytes = piece_bytes or limits.read_bytes
         self._signal = Signal()
 
     @property
@@ -67,12 +71,12 @@ class Tape:
         self._signal.set()
 
     async def next(self) -> bytes | Mark:
-        """The next bytes (at most `read_bytes`) or the next mark; waits for one. Raises `Unavailable` when the log does
-        not give back what it took."""
+        """The next bytes (at most `piece_bytes`) or the next mark; waits for one. Raises `Unavailable` when the log
+        does not give back what it took."""
         while True:
             if self._marks and self._marks[0].at <= self._position:
                 return self._marks.popleft()
-            upto = min(self._end, self._position + self._limits.read_bytes)
+            upto = min(self._end, self._position + self._piece_bytes)
             if self._marks:
                 upto = min(upto, self._marks[0].at)
             if upto > self._position:

@@ -13,6 +13,7 @@ import msgspec
 from parlance_client import Client, EventStream, LiveStream, SearchResults
 
 from server.console.audiofile import AudioFile, due_s, open_audio
+from server.console.encoder import Encoder, encoder_for
 from server.console.failures import CommandFailed
 from server.console.show import Show
 
@@ -22,12 +23,13 @@ SILENCE_S_MAX = 120.0
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`speed`: 1.0 is as spoken, None as fast as the server takes it."""
+    """`speed`: 1.0 is as spoken, None as fast as the server takes it; `encoding`: as in the protocol."""
 
     file: Path
     title: str | None = None
     language: str | None = None
     speed: float | None = None
+    encoding: str = "pcm_s16le"
 
 
 async def stream_file(url: str, token: str, options: StreamOptions, show: Show) -> None:
@@ -36,10 +38,12 @@ async def stream_file(url: str, token: str, options: StreamOptions, show: Show) 
     Raises `CommandFailed` and the client's errors."""
     interrupted = _on_interrupt()
     with open_audio(options.file) as audio:
+        encoder = encoder_for(options.encoding, sample_rate=audio.sample_rate, channels=audio.channels)
         async with Client(url, token, client=CLIENT) as client, client.events() as events:
             stream = await client.record(
-                sample_rate=audio.sample_rate,
-                channels=audio.channels,
+                encoding=options.encoding,
+                sample_rate=encoder.sample_rate,
+                channels=encoder.channels,
                 title=options.title or options.file.stem,
                 language=options.language,
             )
@@ -48,11 +52,13 @@ async def stream_file(url: str, token: str, options: StreamOptions, show: Show) 
                 click.echo(f"Note: {client.ready.engine.notice}", err=True)
             with show:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_feed(stream, audio, options.speed, interrupted))
+                    group.create_task(_feed(stream, audio, encoder, options.speed, interrupted))
                     await _show_until_ended(events, stream.room, show)
 
 
-async def _feed(stream: LiveStream, audio: AudioFile, speed: float | None, interrupted: asyncio.Event) -> None:
+async def _feed(
+    stream: LiveStream, audio: AudioFile, encoder: Encoder, speed: float | None, interrupted: asyncio.Event
+) -> None:
     now = asyncio.get_running_loop().time
     started, sent = now(), 0
     for chunk in audio.chunks():
@@ -63,7 +69,8 @@ async def _feed(stream: LiveStream, audio: AudioFile, speed: float | None, inter
             await _sleep_until(until, interrupted)
         if interrupted.is_set():
             break
-        await stream.send(chunk)
+        await stream.send(encoder.feed(chunk))
+    await stream.send(encoder.finish())
     await stream.stop()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from auth.errors import Unauthenticated
 from auth.model import Identity
-from auth.tokens import issue, verify
+from auth.tokens import issue, issue_ticket, verify, verify_ticket
 from server.store.identity import IdentityStore
 
 
@@ -22,10 +22,22 @@ class Authenticator:
 
     async def __call__(self, token: str) -> Identity:
         claimed = verify(token, secret=self._secret, now=int(self._clock()))
-        current = await self._store.identity_of(claimed.tenant_id, claimed.user_id, expires_at=claimed.expires_at)
+        return await self._current(claimed.tenant_id, claimed.user_id, claimed.expires_at, "token")
+
+    async def by_ticket(self, ticket: str, path: str) -> Identity:
+        """Whose ticket for `path` this is, as a member now. Raises `Unauthenticated`, `Unavailable`."""
+        claimed = verify_ticket(ticket, path, secret=self._secret, now=int(self._clock()))
+        return await self._current(claimed.tenant_id, claimed.user_id, claimed.expires_at, "ticket")
+
+    async def _current(self, tenant_id: str, user_id: str, expires_at: int, what: str) -> Identity:
+        current = await self._store.identity_of(tenant_id, user_id, expires_at=expires_at)
         if current is None:
-            raise Unauthenticated("This token's user is no longer a member.", field="token")
+            raise Unauthenticated(f"This {what}'s user is no longer a member.", field=what)
         return current
+
+    def ticket(self, identity: Identity, path: str) -> tuple[str, int]:
+        """A ticket for `path`, and its end (Unix seconds)."""
+        return issue_ticket(identity, path, secret=self._secret, now=int(self._clock()))
 
     async def redeem(self, code: str) -> tuple[str, Identity]:
         """A one-time login code's token. Raises `Unauthenticated`."""

@@ -43,7 +43,7 @@ class Handlers:
         hub: Hub,
         desk: Desk,
         search: SearchDesk,
-        engine: Callable[[], EngineInfo],
+        engine: Callable[[str], EngineInfo],
         limits: Limits,
     ) -> None:
         self._authenticate = authenticate
@@ -164,7 +164,7 @@ class Handlers:
             "resume_token": started.resume_token,
             "offset": started.offset,
             "credit_bytes": started.credit_bytes,
-            "engine": msgspec.to_builtins(self._engine()),
+            "engine": msgspec.to_builtins(self._engine(connection.identity.tenant_name)),
         }
 
     def _stream(self, connection: Connection, stream_id: str) -> LiveStream:

@@ -1,4 +1,4 @@
-"""The HTTP doors: health, metrics, signing in, the library, kept audio, the page.
+"""The HTTP doors: health, metrics, signing in, the library, the page. Kept audio and tickets are in `media`.
 
 Errors are RFC 9457 problem details with the codes of the protocol. A recording that the caller may not see is answered
 like one that is not there.
@@ -6,9 +6,7 @@ like one that is not there.
 
 import base64
 import binascii
-import json
 import logging
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,21 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from auth.errors import Unauthenticated
 from auth.model import Action, Identity
 from auth.policy import access
 from server.edge.authenticate import Authenticator
+from server.edge.callers import bearer, json_body
 from server.edge.decode import convert
 from server.edge.errors import as_known, problem
+from server.edge.media import MediaDoors
 from server.health import Readiness
 from server.media.audiolog import MediaStore
+from server.media.playback import Playback
 from server.store import feed, recordings, segments
 from server.store.pool import Database
 from server.telemetry import METRICS
 from streaming.errors import BadRequest, NotFound
 from streaming.limits import LIMITS
-from streaming.model import Encoding
 from streaming.protocol.messages import ClientMessage
 
 log = logging.getLogger(__name__)
@@ -65,10 +64,14 @@ class Http:
         media: MediaStore,
         readiness: Readiness,
         page_folder: Path,
+        playback: Playback | None = None,
     ) -> None:
+        """`playback`: shared with others that read kept audio; None: one of its own."""
         self._authenticate = authenticate
         self._database = database
-        self._media = media
+        self._media = MediaDoors(
+            authenticate=authenticate, database=database, media=media, playback=playback or Playback(media)
+        )
         self._readiness = readiness
         self._page = page_folder
 
@@ -84,10 +87,10 @@ class Http:
                 web.get("/v1/recordings/{id}", self._recording),
                 web.get("/v1/recordings/{id}/transcript.json", self._transcript_json),
                 web.get("/v1/recordings/{id}/transcript.txt", self._transcript_txt),
-                web.get("/v1/recordings/{id}/media", self._media_wav),
                 web.get("/", self._index),
             ]
         )
+        self._media.attach(app)
         assets = self._page / "assets"
         if assets.is_dir():
             app.router.add_static("/assets", assets)
@@ -116,13 +119,10 @@ class Http:
 
     # --- identity ---------------------------------------------------------------------------------------------
     async def _who(self, request: web.Request) -> Identity:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated("An Authorization header with a Bearer token is needed.")
-        return await self._authenticate(token.strip())
+        return await bearer(request, self._authenticate)
 
     async def _link(self, request: web.Request) -> web.Response:
-        given: LoginCode = convert(await _json(request), LoginCode)
+        given: LoginCode = convert(await json_body(request), LoginCode)
         return _session(*await self._authenticate.redeem(given.code))
 
     async def _refresh(self, request: web.Request) -> web.Response:
@@ -168,37 +168,6 @@ class Http:
         lines = [f"[{_clock(body['start_ms'])}] {body['text']}" for body in bodies]
         return web.Response(text="\n".join(lines) + "\n" if lines else "", content_type="text/plain")
 
-    async def _media_wav(self, request: web.Request) -> web.StreamResponse:
-        """Kept audio as WAV, with Range, also while recording (then it ends at what is kept so far)."""
-        who = await self._who(request)
-        async with self._database.tenant_tx(who.tenant_id) as connection:
-            row = await self._readable(connection, who, request)
-        if row.format.encoding is not Encoding.PCM_S16LE:
-            raise NotFound("There is no playable audio of this recording.")
-        kept = self._media.size(row.tenant_id, row.recording_id) // row.format.frame_bytes * row.format.frame_bytes
-        header = wav_header(kept, row.format.sample_rate, row.format.channels)
-        total = len(header) + kept
-        start, end = _range(request, total)
-        partial = "Range" in request.headers
-        response = web.StreamResponse(status=206 if partial else 200)
-        response.content_type = "audio/wav"
-        response.content_length = end - start
-        response.headers["Accept-Ranges"] = "bytes"
-        if partial:
-            response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{total}"
-        await response.prepare(request)
-        if request.method == "HEAD":
-            return response
-        if start < len(header):
-            await response.write(header[start:end])
-        at = max(start, len(header))
-        while at < end:
-            upto = min(end, at + LIMITS.media_read_bytes)
-            data = await self._media.read(row.tenant_id, row.recording_id, at - len(header), upto - len(header))
-            await response.write(data)
-            at = upto
-        return response
-
 
 @web.middleware
 async def boundary(
@@ -225,27 +194,6 @@ async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
         response.headers.setdefault(name, value)
 
 
-def wav_header(data_bytes: int, sample_rate: int, channels: int) -> bytes:
-    """RIFF header of 16-bit PCM (44 bytes); sizes above 4 GiB are written as the largest."""
-    largest = 0xFFFF_FFFF
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        b"RIFF",
-        min(36 + data_bytes, largest),
-        b"WAVE",
-        b"fmt ",
-        16,
-        1,
-        channels,
-        sample_rate,
-        sample_rate * channels * 2,
-        channels * 2,
-        16,
-        b"data",
-        min(data_bytes, largest),
-    )
-
-
 def _ok(body: Any) -> web.Response:
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
@@ -263,32 +211,10 @@ def _session(token: str, who: Identity) -> web.Response:
     return response
 
 
-async def _json(request: web.Request) -> object:
-    try:
-        return json.loads(await request.read())
-    except (ValueError, UnicodeDecodeError):
-        raise BadRequest("The body is not JSON.") from None
-
-
 def _limit(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise BadRequest("The limit is a number from 1 on.", field="limit")
     return min(int(text), LIMITS.http_page_items_max)
-
-
-def _range(request: web.Request, total: int) -> tuple[int, int]:
-    """[start, end) that was asked for."""
-    try:
-        wanted = request.http_range
-    except ValueError:
-        raise BadRequest("The Range header is malformed.", field="Range") from None
-    start = wanted.start or 0
-    if start < 0:
-        start = max(0, total + start)
-    end = total if wanted.stop is None else min(wanted.stop, total)
-    if start >= end:
-        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{total}"})
-    return start, end
 
 
 def _encode_cursor(at: tuple[int, str]) -> str:

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from auth.errors import AuthError, Unauthenticated
 from auth.model import Identity
+from server.edge.board import StatusBoard
 from server.edge.connection import Connection
 from server.edge.decode import convert, decode
 from server.edge.delivery import Delivery, Json
@@ -35,7 +36,6 @@ from streaming.protocol.messages import (
     UNACKNOWLEDGED,
     ClientMessage,
     ConnectAuth,
-    EngineInfo,
     Ready,
     ServerDraining,
     TenantInfo,
@@ -73,6 +73,10 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             self.greet(sid)
 
 
+FEATURES = ("server_status",)
+"""Additions to PROTOCOL.md, told in `ready.features`."""
+
+
 class Sockets:
     """All connections of this node. `attach` mounts it on the web application; `close` ends them."""
 
@@ -82,14 +86,14 @@ class Sockets:
         authenticate: Authenticate,
         handlers: Handlers,
         hub: Hub,
-        engine: Callable[[], EngineInfo],
+        board: StatusBoard,
         origins: list[str],
         limits: Limits,
     ) -> None:
         self._authenticate = authenticate
         self._handlers = handlers
         self._hub = hub
-        self._engine = engine
+        self._board = board
         self._limits = limits
         self._origins = frozenset(origins)
         self._scope = Scope("sockets", on_error=_task_failed)
@@ -118,6 +122,11 @@ class Sockets:
 
     def attach(self, app: web.Application) -> None:
         self._sio.attach(app)
+
+    def tell_status(self) -> None:
+        """Tell every connection what the server can do now."""
+        for connection in self._connections.values():
+            connection.send("server:status", self._board.status(connection.identity.tenant_name))
 
     async def close(self, code: str, message: str) -> None:
         """Say goodbye to everyone, then end: whoever can is asked to come back soon, to the next process."""
@@ -168,11 +177,11 @@ class Sockets:
             "ready",
             Ready(
                 protocol=1,
-                features=[],
+                features=list(FEATURES),
                 session_id=sid,
                 user=UserInfo(id=who.user_id, name=who.user_name, roles=[who.role.value]),
                 tenant=TenantInfo(id=who.tenant_id, name=who.tenant_name),
-                engine=self._engine(),
+                engine=self._board.engine(who.tenant_name),
                 limits={
                     "message_bytes_max": self._limits.message_bytes_max,
                     "chunk_bytes_max": self._limits.chunk_bytes_max,
@@ -185,6 +194,7 @@ class Sockets:
                 server_time=time.time_ns() // 1_000_000,
             ),
         )
+        connection.send("server:status", self._board.status(who.tenant_name))
         connection.scope.spawn(self._handlers.join_own_rooms(connection), name="own rooms")
 
     async def _disconnect(self, sid: str, reason: str) -> None:

@@ -6,7 +6,7 @@ transaction that commits the segments, so nothing committed is ever left out of 
 Boundary: SQL on segments and recordings under the tenant's row-level security.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from search.indexer import Indexer
@@ -58,11 +58,12 @@ async def enqueue_index(connection: Connection, items: Sequence[IndexSegments]) 
     )
 
 
-def index_handler(database: Database, index: Index) -> Handler:
-    """The handler of `IndexSegments` for a `JobRunner`."""
+def index_handler(database: Database, index: Index, on_indexed: Callable[[], None] = lambda: None) -> Handler:
+    """The handler of `IndexSegments` for a `JobRunner`. `on_indexed`: called when segments were put into the index."""
     indexer = Indexer(StoredSegments(database), index)
 
     async def run(job: IndexSegments) -> None:
         await indexer.refresh(job.tenant_id, job.recording_id, job.segment_ids)
+        on_indexed()
 
     return Handler(IndexSegments, run)

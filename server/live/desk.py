@@ -1,7 +1,8 @@
 """The desk of live streams on this node: starts them, hands them over, adopts the orphaned, ends them.
 
 A takeover and the adoption of a stream whose node died are the same path as a start: fence (epoch + 1), open the audio
-log, run a pipeline from the committed sample. A client that comes back gets the byte offset at which to go on.
+log, run a pipeline from the committed sample. A client that comes back gets the byte offset at which to go on; when it
+sends a new container from there, that is written down before it hears so.
 
 Invariant: at most one `LiveStream` per recording runs here; its predecessor has stopped before it reads the log.
 """
@@ -26,22 +27,20 @@ from streaming.aio import Scope, cancel_and_wait
 from streaming.audio.endpoint import CONVERSATION, with_endpointing, within
 from streaming.audio.vad import detector_for
 from streaming.errors import (
-    BadRequest,
     Fenced,
     NotFound,
     QuotaExceeded,
     RecordingBusy,
     StreamEnded,
     Unavailable,
-    UnsupportedEncoding,
     UnsupportedLanguage,
 )
 from streaming.limits import Limits
-from streaming.model import AudioFormat, Encoding
 from streaming.pipeline import StreamPlan
-from streaming.ports import Recogniser
 from streaming.protocol.messages import RecordingStart
 
+from .engines import EngineLease, EnginePool
+from .opening import Opening, check_same, format_of, open_stream
 from .sink import RoomSink
 from .stream import Client, EndReason, LiveStream
 
@@ -50,7 +49,6 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 2.0
 SWEEP_ROWS_MAX = 50
 END_RETRY_S_MAX = 5.0
-SUPPORTED = frozenset({Encoding.PCM_S16LE})
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -81,7 +79,7 @@ class Desk:
         media: MediaStore,
         hub: Hub,
         committer: Committer,
-        recogniser: Recogniser,
+        engines: EnginePool,
         node: str,
         abandon_ms: int,
         limits: Limits,
@@ -90,7 +88,7 @@ class Desk:
         self._media = media
         self._hub = hub
         self._committer = committer
-        self._recogniser = recogniser
+        self._engines = engines
         self._node = node
         self._abandon_ms = abandon_ms
         self._limits = limits
@@ -111,7 +109,7 @@ class Desk:
         if wanted.recording_id is not None:
             return await self._resume(who, client, wanted)
         access(who, Action.RECORD, TenantRef(tenant_id=who.tenant_id))
-        fmt = self._format(wanted)
+        fmt = format_of(wanted)
         self._check_language(wanted.language)
         resume_token = secrets.token_urlsafe(24)
         row = recordings.RecordingRow(
@@ -123,10 +121,13 @@ class Desk:
             visibility=Visibility(wanted.visibility),
             language=wanted.language,
             state="live",
-            engine=self._recogniser.capabilities.name,
+            engine=self._engines.capabilities.name,
             format=fmt,
             options=recordings.StreamOptions(
-                endpointing_ms=wanted.endpointing_ms, vocabulary=tuple(wanted.vocabulary), words=wanted.words
+                endpointing_ms=wanted.endpointing_ms,
+                vocabulary=tuple(wanted.vocabulary),
+                words=wanted.words,
+                remote=who.tenant_name if self._engines.remote_allowed(who.tenant_name) else "",
             ),
             started_at=time.time_ns() // 1_000_000,
             ended_at=None,
@@ -145,7 +146,7 @@ class Desk:
             )
             events = await self._notice(connection, row, "recording:started", {})
         self._hub.announce(events)
-        live = self._launch(row, stream, client)
+        live = await self._open(row, stream, client)
         return Started(live, resume_token, live.ledger.received, live.ledger.credit)
 
     async def _resume(self, who: Identity, client: Client, wanted: RecordingStart) -> Started:
@@ -155,9 +156,11 @@ class Desk:
         access(who, Action.RECORD, row.ref)
         if wanted.resume_token is None:
             raise RecordingBusy("Continuing a recording needs its resume_token.", field="resume_token")
-        if self._format(wanted) != row.format:
-            raise BadRequest("A resumed stream keeps its encoding, sample rate and channels.", field="encoding")
-        live = await self._take_over(row, client, token_hash(wanted.resume_token))
+        check_same(wanted, row.format)
+        if wanted.new_container and len(row.containers) >= self._limits.containers_max:
+            raise QuotaExceeded(f"A recording has at most {self._limits.containers_max} containers.")
+        hashed = token_hash(wanted.resume_token)
+        live = await self._take_over(row, client, hashed, new_container=wanted.new_container)
         return Started(live, wanted.resume_token, live.ledger.received, live.ledger.credit)
 
     def of_client(self, client: Client, stream_id: str) -> LiveStream:
@@ -173,18 +176,12 @@ class Desk:
             if stream.client is client:
                 stream.attend(None)
 
-    def _format(self, wanted: RecordingStart) -> AudioFormat:
-        encoding = Encoding(wanted.encoding)
-        if encoding not in SUPPORTED:
-            known = ", ".join(sorted(e.value for e in SUPPORTED))
-            raise UnsupportedEncoding(f"This server takes {known}.", field="encoding")
-        return AudioFormat(encoding=encoding, sample_rate=wanted.sample_rate or 16_000, channels=wanted.channels or 1)
-
     def _check_language(self, language: str) -> None:
-        spoken = self._recogniser.capabilities.languages
+        engine = self._engines.capabilities
+        spoken = engine.languages
         if language != "auto" and spoken and language.split("-")[0].lower() not in spoken:
             raise UnsupportedLanguage(
-                f"The engine {self._recogniser.capabilities.name} understands {', '.join(spoken)} only.",
+                f"The engine {engine.name} understands {', '.join(spoken)} only.",
                 field="language",
             )
 
@@ -198,8 +195,35 @@ class Desk:
         return await feed.append(connection, row.tenant_id, drafts, at_ms=time.time_ns() // 1_000_000)
 
     # --- running streams --------------------------------------------------------------------------------------
-    def _launch(self, row: recordings.RecordingRow, stream: recordings.StreamRow, client: Client | None) -> LiveStream:
-        capabilities = self._recogniser.capabilities
+    async def _open(
+        self,
+        row: recordings.RecordingRow,
+        stream: recordings.StreamRow,
+        client: Client | None,
+        *,
+        new_container: bool = False,
+    ) -> LiveStream:
+        """Run what was started or taken over. Raises `Unavailable`, `Fenced`."""
+        log_ = self._media.open(row.tenant_id, row.recording_id)
+        try:
+            if new_container and log_.end:
+                end = await log_.sync()
+                async with self._database.tenant_tx(row.tenant_id) as connection:
+                    containers = await recordings.begin_container(
+                        connection, row.tenant_id, row.recording_id, stream.epoch, end
+                    )
+                stream = msgspec.structs.replace(stream, containers=containers)
+            opening = await open_stream(self._media, row, stream, log_)
+        except BaseException:
+            log_.close()
+            raise
+        return self._launch(row, stream, client, opening)
+
+    def _launch(
+        self, row: recordings.RecordingRow, stream: recordings.StreamRow, client: Client | None, opening: Opening
+    ) -> LiveStream:
+        lease = self._engines.lease(remote=row.options.remote)
+        capabilities = lease.recogniser.capabilities
         rules = with_endpointing(CONVERSATION, row.options.endpointing_ms)
         live = LiveStream(
             row=row,
@@ -212,8 +236,9 @@ class Desk:
                 rules=within(rules, min(capabilities.utterance_ms_max, self._limits.utterance_ms_max)),
                 start_sample=stream.committed_sample,
                 next_ordinal=stream.next_ordinal,
+                begin=opening.begin,
             ),
-            log_=self._media.open(row.tenant_id, row.recording_id),
+            opening=opening,
             sink=RoomSink(
                 tenant_id=row.tenant_id,
                 recording_id=row.recording_id,
@@ -223,7 +248,7 @@ class Desk:
                 hub=self._hub,
                 committer=self._committer,
             ),
-            recogniser=self._recogniser,
+            recogniser=lease.recogniser,
             detector=detector_for(capabilities.activity),
             database=self._database,
             ender=self._end,
@@ -232,14 +257,15 @@ class Desk:
             limits=self._limits,
         )
         self._streams[live.stream_id] = live
-        task = self._scope.spawn(self._mind(live), name=live.stream_id)
+        task = self._scope.spawn(self._mind(live, lease), name=live.stream_id)
         self._tasks[(row.tenant_id, row.recording_id)] = (live, task)
         return live
 
-    async def _mind(self, live: LiveStream) -> None:
+    async def _mind(self, live: LiveStream, lease: EngineLease) -> None:
         try:
             await live.run()
         finally:
+            lease.release()
             self._streams.pop(live.stream_id, None)
             key = (live.tenant_id, live.recording_id)
             if self._tasks.get(key, (None,))[0] is live:
@@ -248,7 +274,14 @@ class Desk:
     def _stream_crashed(self, name: str, error: BaseException) -> None:
         log.error("stream crashed", extra={"task": name}, exc_info=error)
 
-    async def _take_over(self, row: recordings.RecordingRow, client: Client | None, hashed: bytes | None) -> LiveStream:
+    async def _take_over(
+        self,
+        row: recordings.RecordingRow,
+        client: Client | None,
+        hashed: bytes | None,
+        *,
+        new_container: bool = False,
+    ) -> LiveStream:
         """Fence the present owner, evict its ghost here, and go on from what is committed."""
         key = (row.tenant_id, row.recording_id)
         lock = self._locks.setdefault(key, asyncio.Lock())
@@ -267,13 +300,18 @@ class Desk:
             ghost = self._tasks.get(key)
             if ghost is not None:
                 await cancel_and_wait(ghost[1])
-            return self._launch(row, stream, client)
+            return await self._open(row, stream, client, new_container=new_container)
 
     async def _end(self, live: LiveStream, reason: EndReason, duration_ms: int) -> None:
         """The last transaction of a stream; waits out a lost database. Raises `Fenced`."""
-        retry_s = 0.1
+        retry_s, tried = 0.1, False
+        fenced: Fenced | None = None
         while True:
             try:
+                if fenced is not None:
+                    if await self._ended_before(live):
+                        return
+                    raise fenced
                 async with self._database.tenant_tx(live.tenant_id) as connection:
                     row = await recordings.end(
                         connection,
@@ -290,12 +328,23 @@ class Desk:
                     }
                     events = await self._notice(connection, row, "recording:ended", extra)
                 break
-            except Fenced:
-                raise
+            except Fenced as error:
+                if fenced is not None or not tried:
+                    raise
+                fenced = error
             except Unavailable:
+                tried = True
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, END_RETRY_S_MAX)
         self._hub.announce(events)
+
+    async def _ended_before(self, live: LiveStream) -> bool:
+        """Whether an attempt whose answer was lost did end the stream; then its events are read from the log."""
+        async with self._database.tenant_tx(live.tenant_id) as connection:
+            row = await recordings.get(connection, live.tenant_id, live.recording_id)
+        for room in (row.room, row.notice_room):
+            self._hub.resync(live.tenant_id, room)
+        return row.state == "ended"
 
     # --- the component ----------------------------------------------------------------------------------------
     async def run(self) -> None:

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Protocol
 
-from server.media.audiolog import AudioLog
 from server.store import recordings
 from server.store.pool import Database
 from server.telemetry import METRICS
 from streaming.aio import Signal
+from streaming.audio.sniff import SNIFF_BYTES
 from streaming.errors import (
     Fenced,
     InternalError,
@@ -29,16 +29,19 @@ from streaming.errors import (
     QuotaExceeded,
     StreamEnded,
     Unavailable,
+    UnsupportedMedia,
 )
 from streaming.limits import Limits
 from streaming.model import ms_of
-from streaming.pipeline import Pipeline, StreamPlan
+from streaming.pipeline import Pipeline, StreamPlan, at_once
 from streaming.ports import Recogniser, SpeechDetector
 from streaming.protocol.messages import RecordingAck
 from streaming.protocol.offsets import OffsetLedger
 from streaming.protocol.session import Input, State, advance
 from streaming.tape import MarkKind, Tape
 
+from .checks import check_beginning, check_length, damage_of, received_ms
+from .opening import Opening
 from .sink import RoomSink
 
 log = logging.getLogger(__name__)
@@ -76,7 +79,7 @@ class LiveStream:
         row: recordings.RecordingRow,
         stream: recordings.StreamRow,
         plan: StreamPlan,
-        log_: AudioLog,
+        opening: Opening,
         sink: RoomSink,
         recogniser: Recogniser,
         detector: SpeechDetector,
@@ -90,7 +93,8 @@ class LiveStream:
         self.stream_id = stream.stream_id
         self.epoch = stream.epoch
         self.client = client
-        self._log = log_
+        self._log = log_ = opening.log
+        self._parts = opening.parts
         self._limits = limits
         self._plan = plan
         self._sink = sink
@@ -105,6 +109,8 @@ class LiveStream:
         self._acked: RecordingAck | None = None
         self._skips_counted = 0
         self._sync_failed = False
+        self._damage_told = False
+        self._ending = False
         rate = row.format.bytes_per_second
         start = min(plan.start_byte, log_.end)
         self.ledger = OffsetLedger(
@@ -114,9 +120,23 @@ class LiveStream:
             credit_bytes=min(limits.credit_bytes_max, rate * limits.credit_ms // 1000),
             backlog_bytes=rate * limits.backlog_ms_max // 1000,
         )
-        self._tape = Tape(log_, position=plan.start_byte, end=log_.end, limits=limits)
+        packed = row.format.encoding.is_container
+        self._tape = Tape(
+            log_,
+            position=plan.start_byte,
+            end=log_.end,
+            limits=limits,
+            piece_bytes=limits.container_read_bytes if packed else limits.read_bytes,
+        )
         self._pipeline = Pipeline(
-            plan, tape=self._tape, recogniser=recogniser, detector=detector, sink=sink, limits=limits
+            plan,
+            tape=self._tape,
+            recogniser=recogniser,
+            detector=detector,
+            sink=sink,
+            limits=limits,
+            on_parts=self._parts.append if self._parts is not None else None,
+            aside=asyncio.to_thread if packed else at_once,
         )
 
     @property
@@ -141,9 +161,11 @@ class LiveStream:
             ledger = copy.copy(self.ledger)
             skip = ledger.accept(offset, len(audio)).skip
             if skip < len(audio):
-                if self.row.format.ms_of_bytes(offset) > self._limits.recording_ms_max:
-                    raise QuotaExceeded("A recording lasts at most 12 hours.")
-                self._tape.extend(self._log.append(audio[skip:] if skip else audio))
+                fmt, fresh = self.row.format, audio[skip:] if skip else audio
+                check_length(fmt, offset, self._pipeline.progress, self._limits)
+                if self._log.end < SNIFF_BYTES:
+                    check_beginning(fmt.encoding, self._log.read_range(0, self._log.end), fresh)
+                self._tape.extend(self._log.append(fresh))
                 METRICS.audio_bytes.inc(len(audio) - skip)
             self.ledger = ledger  # received is what the log took: a full disk must leave no hole
             self._errors = 0
@@ -157,7 +179,7 @@ class LiveStream:
         self._errors += 1
         if isinstance(error, StreamEnded):
             self._tell(error, fatal=False)
-        elif isinstance(error, QuotaExceeded) or self._errors > self._limits.stream_errors_max:
+        elif isinstance(error, QuotaExceeded | UnsupportedMedia) or self._errors > self._limits.stream_errors_max:
             self.fail(error)
         else:
             self._tell(error, fatal=False)
@@ -228,6 +250,8 @@ class LiveStream:
             self._sink.closed = True
             self._state = State.ENDED
             METRICS.streams.dec()
+            if self._parts is not None:
+                self._parts.close()
             await self._log.seal()
 
     async def _recognise(self) -> None:
@@ -246,7 +270,8 @@ class LiveStream:
         self._state = State.STOPPING  # also when it failed: nobody would hear what came now
         await self._sync()
         self._acknowledge()
-        await self._ender(self, self._end_reason, self.row.format.ms_of_bytes(self._log.end))
+        self._ending = True
+        await self._ender(self, self._end_reason, self._received_ms())
 
     async def _attend_log(self) -> None:
         """Sync and acknowledge while audio flows; give up a stream that nobody came back for."""
@@ -272,11 +297,11 @@ class LiveStream:
 
     def _acknowledge(self) -> None:
         progress = self._pipeline.progress
-        fmt = self.row.format
+        self._tell_damage(progress.damaged_samples)
         self.ledger.advance_processed(self._tape.position)
-        received_ms = fmt.ms_of_bytes(self.ledger.received)
-        processed_ms = min(ms_of(progress.processed_sample), received_ms)
-        lag_ms = received_ms - processed_ms
+        heard_ms = self._received_ms()
+        processed_ms = min(ms_of(progress.processed_sample), heard_ms)
+        lag_ms = heard_ms - processed_ms
         METRICS.lag_seconds.observe(lag_ms / 1000)
         METRICS.hops_skipped.inc(progress.hops_skipped - self._skips_counted)
         self._skips_counted = progress.hops_skipped
@@ -285,15 +310,23 @@ class LiveStream:
             received_bytes=self.ledger.received,
             durable_bytes=self.ledger.durable,
             credit_bytes=self.ledger.credit,
-            received_ms=received_ms,
+            received_ms=heard_ms,
             processed_ms=processed_ms,
-            committed_ms=min(ms_of(progress.settled_sample), received_ms),
+            committed_ms=min(ms_of(progress.settled_sample), heard_ms),
             lag_ms=lag_ms,
             degraded=lag_ms > DEGRADED_MS,
         )
         if ack != self._acked and self.client is not None:
             self._acked = ack
             self.client.acknowledge(ack)
+
+    def _received_ms(self) -> int:
+        return received_ms(self.row.format, self.ledger.received, self._pipeline.progress, failed=self._pipeline.failed)
+
+    def _tell_damage(self, samples: int) -> None:
+        if samples and not self._damage_told and self.client is not None:
+            self._damage_told = True
+            self._tell(damage_of(self.row.format.encoding, samples), fatal=False)
 
     async def _keep_lease(self) -> None:
         while True:
@@ -311,6 +344,8 @@ class LiveStream:
                     )
             except Unavailable as error:
                 if isinstance(error, Fenced):
+                    if self._ending:
+                        return  # by our own end, perhaps; if not, the end finds out
                     raise
                 log.warning("lease not renewed, the database is away", extra={"recording_id": self.recording_id})
 

@@ -4,20 +4,33 @@ Written before it is acknowledged as received, synced before it is acknowledged 
 file. Reading works while it is written. A write that fails half-way (full disk) is cut back, so the file always ends
 at what was acknowledged.
 
-Layout: `<data>/media/<tenant>/<recording>/audio.raw`. Invariant: the file never shrinks below what `append` returned.
+Layout: `<data>/media/<tenant>/<recording>/audio.raw`, and for containers `audio.parts` beside it.
+Invariant: the file never shrinks below what `append` returned.
 """
 
 import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
+import msgspec
+
+from server.media import parts
 from streaming.errors import NotFound, Unavailable
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 FILE_NAME = "audio.raw"
+PARTS_NAME = "audio.parts"
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The kept audio of a recording as a file. `changed_ns`: Unix time of the last write."""
+
+    size: int
+    changed_ns: int
 
 
 class AudioLog:
@@ -69,8 +82,13 @@ class AudioLog:
             try:
                 await self.sync()
             finally:
-                os.close(self._descriptor)
-                self._descriptor = -1
+                self.close()
+
+    def close(self) -> None:
+        """Without a sync, of a log to which nothing was appended."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class MediaStore:
@@ -93,23 +111,56 @@ class MediaStore:
 
     def size(self, tenant_id: str, recording_id: str) -> int:
         """Bytes kept of a recording. Raises `NotFound`."""
+        return self.kept(tenant_id, recording_id).size
+
+    def kept(self, tenant_id: str, recording_id: str) -> Kept:
+        """Raises `NotFound`."""
         try:
-            return self._path(tenant_id, recording_id).stat().st_size
+            found = self._path(tenant_id, recording_id).stat()
         except OSError as error:
             raise NotFound("There is no audio of this recording.") from error
+        return Kept(size=found.st_size, changed_ns=found.st_mtime_ns)
 
     async def read(self, tenant_id: str, recording_id: str, start: int, end: int) -> bytes:
         """Bytes [start, end) of a recording's kept audio, read off the loop. Raises `NotFound`."""
-        path = self._path(tenant_id, recording_id)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self.read_now, tenant_id, recording_id, start, end)
 
-        def pread() -> bytes:
-            with path.open("rb") as file:
-                return os.pread(file.fileno(), end - start, start)
-
+    def read_now(self, tenant_id: str, recording_id: str, start: int, end: int) -> bytes:
+        """As `read`, blocking: for threads that decode."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, pread)
+            with self._path(tenant_id, recording_id).open("rb") as file:
+                return os.pread(file.fileno(), end - start, start)
         except OSError as error:
             raise NotFound("There is no audio of this recording.") from error
+
+    # --- the places at which a container can be decoded from ------------------------------------------------------
+    async def open_parts(
+        self, tenant_id: str, recording_id: str, *, log_end: int, containers: Sequence[int]
+    ) -> tuple[parts.PartLog, parts.PartTable]:
+        """For the live stream: the list to go on with, and what is in it."""
+        path = self._path(tenant_id, recording_id).with_name(PARTS_NAME)
+
+        def opened() -> tuple[parts.PartLog, parts.PartTable]:
+            return parts.PartLog.open(path, log_end=log_end, containers=containers)
+
+        opening = asyncio.get_running_loop().run_in_executor(self._executor, opened)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda done: done.result()[0].close())
+            raise
+
+    def parts_now(
+        self, tenant_id: str, recording_id: str, *, log_end: int, containers: Sequence[int]
+    ) -> parts.PartTable:
+        """For listeners; blocking."""
+        path = self._path(tenant_id, recording_id).with_name(PARTS_NAME)
+        return parts.load(path, log_end=log_end, containers=containers)
+
+    def save_parts_now(self, tenant_id: str, recording_id: str, table: parts.PartTable) -> None:
+        """Of an ended recording; blocking."""
+        parts.save(self._path(tenant_id, recording_id).with_name(PARTS_NAME), table)
 
     def _path(self, tenant_id: str, recording_id: str) -> Path:
         if not SAFE_NAME.fullmatch(tenant_id) or not SAFE_NAME.fullmatch(recording_id):

@@ -18,11 +18,13 @@ from streaming.protocol.messages import Recording, UserInfo
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
-    """What the client asked for at the start and a takeover keeps."""
+    """What the client asked for at the start and a takeover keeps. `remote`: the tenant's name, if its finals
+    come from the remote service; else empty."""
 
     endpointing_ms: int | None = None
     vocabulary: tuple[str, ...] = ()
     words: bool = False
+    remote: str = ""
 
 
 class RecordingRow(msgspec.Struct, frozen=True):
@@ -43,6 +45,8 @@ class RecordingRow(msgspec.Struct, frozen=True):
     ended_at: int | None
     duration_ms: int
     segment_count: int
+    containers: tuple[int, ...] = (0,)
+    """Bytes of the kept audio at which containers begin, ascending."""
 
     @property
     def ref(self) -> RecordingRef:
@@ -84,6 +88,8 @@ class StreamRow(msgspec.Struct, frozen=True):
     next_ordinal: int
     idle_ms: int
     """Since its client was last seen."""
+    containers: tuple[int, ...] = (0,)
+    """As in `RecordingRow`."""
 
 
 SELECT = """
@@ -91,6 +97,7 @@ SELECT = """
            r.encoding, r.sample_rate, r.channels, r.options, r.duration_ms,
            (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
            (extract(epoch FROM r.ended_at) * 1000)::bigint AS ended_at,
+           coalesce(s.containers, '{0}') AS containers,
            CASE WHEN r.state = 'live' THEN coalesce(s.next_ordinal - 1, 0) ELSE r.segment_count END AS segment_count
     FROM recordings r
     JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.owner_id
@@ -117,6 +124,7 @@ def _row(tenant_id: str, row: Any) -> RecordingRow:
         ended_at=row["ended_at"],
         duration_ms=row["duration_ms"],
         segment_count=row["segment_count"],
+        containers=tuple(row["containers"]),
     )
 
 
@@ -212,7 +220,7 @@ async def take_over(
         """UPDATE streams SET epoch = epoch + 1, stream_id = $3, node = $4, lease_until = now() + $5 * interval '1 ms',
                   client_seen_at = CASE WHEN $6 THEN now() ELSE client_seen_at END
            WHERE tenant_id = $1 AND recording_id = $2
-           RETURNING stream_id, epoch, committed_sample, next_ordinal,
+           RETURNING stream_id, epoch, committed_sample, next_ordinal, containers,
                      (extract(epoch FROM now() - client_seen_at) * 1000)::bigint AS idle_ms""",
         tenant_id,
         recording_id,
@@ -221,7 +229,25 @@ async def take_over(
         lease_ms,
         client_seen,
     )
-    return StreamRow(**dict(taken))
+    return StreamRow(**{**dict(taken), "containers": tuple(taken["containers"])})
+
+
+async def begin_container(
+    connection: Connection, tenant_id: str, recording_id: str, epoch: int, offset: int
+) -> tuple[int, ...]:
+    """From byte `offset` on, which is durable, another container follows; returns where all begin. Raises `Fenced`."""
+    containers = await connection.fetchval(
+        """UPDATE streams SET containers = CASE WHEN $4 > containers[cardinality(containers)]
+                                                THEN containers || $4::bigint ELSE containers END
+           WHERE tenant_id = $1 AND recording_id = $2 AND epoch = $3 AND NOT ended RETURNING containers""",
+        tenant_id,
+        recording_id,
+        epoch,
+        offset,
+    )
+    if containers is None:
+        raise Fenced("Another connection took this stream over.")
+    return tuple(containers)
 
 
 async def renew(

@@ -16,6 +16,8 @@ from server.store.pool import Connection
 from streaming.model import Segment, Word
 from streaming.protocol.messages import TranscriptFinal, WireWord
 
+COLUMNS = "segment_id, ordinal, rev, start_ms, end_ms, text, words, speaker, language, confidence"
+
 
 class FinalWrite(msgspec.Struct, frozen=True):
     """A final on its way into the database. `committed_sample`: audio before it needs no further work."""
@@ -55,6 +57,28 @@ def final_body(recording_id: str, segment: Segment) -> TranscriptFinal:
 
 def wire_word(word: Word) -> WireWord:
     return WireWord(w=word.text, start_ms=word.start_ms, end_ms=word.end_ms, p=round(word.p, 4))
+
+
+def from_row(row: Any) -> Segment:
+    """A row of `COLUMNS`."""
+    words = msgspec.json.decode(row["words"], type=list[WireWord])
+    return Segment(
+        segment_id=row["segment_id"],
+        ordinal=row["ordinal"],
+        rev=row["rev"],
+        start_ms=row["start_ms"],
+        end_ms=row["end_ms"],
+        text=row["text"],
+        words=tuple(Word(word.w, word.start_ms, word.end_ms, word.p) for word in words),
+        speaker=row["speaker"],
+        language=row["language"],
+        confidence=row["confidence"],
+    )
+
+
+def words_json(segment: Segment) -> str:
+    """The column `words`."""
+    return msgspec.json.encode([wire_word(word) for word in segment.words]).decode()
 
 
 async def write(connection: Connection, tenant_id: str, items: Sequence[FinalWrite], *, at_ms: int) -> WriteResult:
@@ -112,7 +136,7 @@ async def _insert(connection: Connection, tenant_id: str, items: Sequence[FinalW
         [segment.start_ms for segment in segments],
         [segment.end_ms for segment in segments],
         [segment.text for segment in segments],
-        [msgspec.json.encode([wire_word(word) for word in segment.words]).decode() for segment in segments],
+        [words_json(segment) for segment in segments],
         [segment.speaker for segment in segments],
         [segment.language for segment in segments],
         [segment.confidence for segment in segments],
@@ -135,8 +159,8 @@ async def _advance(connection: Connection, tenant_id: str, items: Sequence[Final
 async def of_recording(connection: Connection, tenant_id: str, recording_id: str) -> list[dict[str, Any]]:
     """All segments of a recording as bodies of `transcript:final`, in order."""
     rows = await connection.fetch(
-        """SELECT segment_id, ordinal, rev, start_ms, end_ms, text, words, speaker, language, confidence FROM segments
-           WHERE tenant_id = $1 AND recording_id = $2 ORDER BY start_ms, ordinal""",
+        f"""SELECT {COLUMNS} FROM segments
+           WHERE tenant_id = $1 AND recording_id = $2 ORDER BY start_ms, ordinal""",  # noqa: S608
         tenant_id,
         recording_id,
     )

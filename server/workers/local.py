@@ -16,44 +16,26 @@ import asyncio
 import collections
 import contextlib
 import logging
-import os
 import shlex
-import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from enum import Enum
-from pathlib import Path
 
-import streaming
 from server.config import ConfigError
-from server.telemetry import METRICS
-from streaming.aio import Scope
+from server.workers.program import LinkBroken, Program
 from streaming.errors import WorkerLost
 from streaming.limits import KIB, LIMITS, Limits
 from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16, Recogniser, UtteranceDecoder
+from streaming.protocol.frames import FrameReader, Oversized
 from streaming.recogniser import link
 
 ENGINES = {
-    "auto": "streaming.recogniser.pocketsphinx:PocketSphinxEngine",
     "pocketsphinx": "streaming.recogniser.pocketsphinx:PocketSphinxEngine",
+    "whisperx": "streaming.recogniser.whisper:WhisperEngine",
 }
-RESTART_MS_MIN = 100
-"""First pause before a restart; doubles up to `Limits.worker_restart_ms_max`, starts over after a life that long."""
 HELLO_S_MAX = LIMITS.worker_hello_ms_max / 1000
-STOP_S_MAX = LIMITS.worker_stop_ms_max / 1000
-LINE_BYTES_MAX = LIMITS.worker_line_bytes_max
 READ_BYTES = 64 * KIB
-INHERITED_SETTINGS = ("PARLANCE_MODEL", "PARLANCE_OFFLINE")
-"""The only `PARLANCE_*` variables a worker sees: secrets and addresses are none of its business."""
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-LEVELS = {"DEBUG": logging.DEBUG, "WARNING": logging.WARNING, "ERROR": logging.ERROR, "CRITICAL": logging.CRITICAL}
 
 log = logging.getLogger(__name__)
 
@@ -67,27 +49,33 @@ def engine_ref(name: str) -> str:
     return ENGINES[name]
 
 
-class LinkBroken(Exception):
-    """The worker did not keep to the protocol; it is stopped and started anew."""
-
-
 class LocalRecogniser(Recogniser):
     """The `Recogniser` port over one worker process, restarted as often as needed.
 
     `engine`: `package.module:Class`; `command`: how to run the worker program, split like a shell does, default this
-    interpreter. `state`: "starting" (a process runs, its model is not loaded), "ready" or "down" (a pause before the
-    next try); `restarts`: processes started after the first one."""
+    interpreter; `settings`: variables for the worker, such as PARLANCE_MODEL. `state` and `restarts`: see `Program`."""
 
-    def __init__(self, engine: str, *, command: str | None, limits: Limits) -> None:
-        program = shlex.split(command) if command else [sys.executable, "-P", "-m", "streaming.recogniser.worker"]
-        self._argv = [*program, "--engine", engine]
+    def __init__(
+        self, engine: str, *, command: str | None, limits: Limits, settings: Mapping[str, str] | None = None
+    ) -> None:
+        argv = shlex.split(command) if command else [sys.executable, "-P", "-m", "streaming.recogniser.worker"]
+        self._program = Program("recogniser", [*argv, "--engine", engine], limits=limits, settings=settings)
         self._limits = limits
         self._capabilities: Capabilities | None = None
         self._first_hello = asyncio.Event()
         self._worker: _Worker | None = None
-        self.state = "down"
-        self.restarts = 0
-        self.pid: int | None = None
+
+    @property
+    def state(self) -> str:
+        return self._program.state
+
+    @property
+    def restarts(self) -> int:
+        return self._program.restarts
+
+    @property
+    def pid(self) -> int | None:
+        return self._program.pid
 
     @property
     def capabilities(self) -> Capabilities:
@@ -108,56 +96,10 @@ class LocalRecogniser(Recogniser):
     async def run(self) -> None:
         """Keep a worker alive until cancelled. Call it from the loop of a thread that lives as long as the server:
         the kernel ends the worker when that thread ends."""
-        loop = asyncio.get_running_loop()
-        pause_ms = RESTART_MS_MIN
-        while True:
-            began = loop.time()
-            try:
-                await self._live()
-            except (OSError, LinkBroken, TimeoutError) as error:
-                log.error("recogniser failed", extra={"reason": f"{type(error).__name__}: {error}"})  # noqa: TRY400
-            lived_ms = (loop.time() - began) * 1000
-            if lived_ms > self._limits.worker_restart_ms_max:
-                pause_ms = RESTART_MS_MIN
-            log.warning("recogniser ended", extra={"lived_ms": round(lived_ms), "restart_in_ms": pause_ms})
-            await asyncio.sleep(pause_ms / 1000)
-            pause_ms = min(2 * pause_ms, self._limits.worker_restart_ms_max)
-            self.restarts += 1
-            METRICS.worker_restarts.inc()
+        await self._program.run(self._converse)
 
-    async def _live(self) -> None:
-        """One life of a worker process, from its start until nothing is left of it."""
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self.state = "starting"
-                process = await asyncio.create_subprocess_exec(
-                    *self._argv, "--fd", str(theirs.fileno()),
-                    stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                    pass_fds=(theirs.fileno(),), env=worker_environment(os.environ), start_new_session=True,
-                )  # fmt: skip
-        except BaseException:
-            ours.close()
-            self.state = "down"
-            raise
-        assert process.stdout is not None
-        self.pid = process.pid
-        async with Scope("recogniser") as scope:
-            lines = scope.spawn(_log_lines(process.stdout, process.pid), name="log")
-            try:
-                await self._converse(ours)
-            except LinkBroken:
-                process.kill()  # what does not speak our protocol cannot be asked to stop
-                raise
-            finally:
-                self.state = "down"
-                await _stop(process)
-                self.pid = None
-                await asyncio.wait({lines}, timeout=STOP_S_MAX)
-
-    async def _converse(self, sock: socket.socket) -> None:
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Talk to the process until its end of the socket closes."""
-        reader, writer = await asyncio.open_connection(sock=sock)
         try:
             async with contextlib.aclosing(_answers(reader)) as answers:
                 async with asyncio.timeout(HELLO_S_MAX):
@@ -168,7 +110,7 @@ class LocalRecogniser(Recogniser):
                     raise LinkBroken("the worker program is of another version")
                 self._worker = worker = _Worker(writer, hello.capabilities, self._limits)
                 self._capabilities = hello.capabilities
-                self.state = "ready"
+                self._program.state = "ready"
                 self._first_hello.set()
                 capabilities = hello.capabilities
                 log.info("recogniser ready", extra={"engine": capabilities.name, "model": capabilities.model})
@@ -178,9 +120,6 @@ class LocalRecogniser(Recogniser):
             if self._worker is not None:
                 self._worker.fail()
                 self._worker = None
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
 
 
 class _Worker:
@@ -373,10 +312,10 @@ class _Places:
 
 async def _answers(reader: asyncio.StreamReader) -> AsyncGenerator[link.Answer, None]:
     """Messages of the worker until it closes. Raises `LinkBroken` for anything else than messages."""
-    frames = link.FrameReader()
+    frames = FrameReader(link.FRAME_BYTES_MAX)
     while data := await _read(reader):
         for payload in frames.feed(data):
-            if isinstance(payload, link.Oversized):
+            if isinstance(payload, Oversized):
                 raise LinkBroken(f"the worker sent a frame of {payload.n_bytes} bytes")
             try:
                 yield link.decode_answer(payload)
@@ -391,45 +330,4 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Wait for the end of a worker whose socket is closed; kill it when it takes too long."""
-    try:
-        async with asyncio.timeout(STOP_S_MAX):
-            await process.wait()
-    except TimeoutError:
-        log.warning("recogniser killed: it did not stop", extra={"worker_pid": process.pid})
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-    await process.wait()
-
-
-async def _log_lines(stream: asyncio.StreamReader, pid: int) -> None:
-    """Put the worker's lines into our log; a line is cut at `LINE_BYTES_MAX`."""
-    rest = b""
-    while data := await stream.read(LINE_BYTES_MAX):
-        *lines, rest = (rest + data).split(b"\n")
-        if len(rest) > LINE_BYTES_MAX:
-            lines, rest = [*lines, rest], b""
-        for line in lines:
-            text = line[:LINE_BYTES_MAX].decode(errors="replace")
-            level = LEVELS.get(text.partition(" ")[0], logging.INFO)
-            log.log(level, "recogniser wrote", extra={"worker_pid": pid, "line": text})
-
-
-def worker_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """The worker's variables: ours without our settings, one thread per numeric library, and this program's
-    packages importable from any folder."""
-    root = str(Path(streaming.__file__).parent.parent)
-    path = [root, *ours.get("PYTHONPATH", "").split(os.pathsep)]
-    kept = {k: v for k, v in ours.items() if not k.startswith("PARLANCE_") or k in INHERITED_SETTINGS}
-    return {
-        **kept,
-        **dict.fromkeys(THREADS, "1"),
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(p for p in path if p)),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-__all__ = ["ENGINES", "LinkBroken", "LocalRecogniser", "engine_ref", "worker_environment"]
+__all__ = ["ENGINES", "LocalRecogniser", "engine_ref"]

@@ -91,6 +91,26 @@ class ServerDraining(ServerMessage, frozen=True):
     reconnect_after_ms: int
 
 
+class StatusTask(ServerMessage, frozen=True):
+    """Long work of the server on itself. `name`: "models_environment", "whisper_model", "vectors"; `state`: "waiting",
+    "running", "done" or "failed"; `fraction`: 0..1, null while it cannot be told; `text`: one sentence for a person."""
+
+    name: str
+    state: Literal["waiting", "running", "done", "failed"]
+    fraction: float | None
+    text: str
+
+
+class ServerStatus(ServerMessage, frozen=True):
+    """What the server can do now: after `ready`, and whenever it changes (feature "server_status"). `vectors`: search
+    by meaning works; `alignment`: languages whose finals get exact word times by a later `transcript:revised`."""
+
+    engine: EngineInfo
+    vectors: bool
+    alignment: list[str]
+    tasks: list[StatusTask]
+
+
 # --- rooms and the event log --------------------------------------------------------------------------------------
 class RoomJoin(ClientMessage, frozen=True):
     room: RoomName
@@ -215,6 +235,18 @@ class TranscriptFinal(ServerMessage, frozen=True):
     confidence: float
 
 
+class TranscriptRevised(ServerMessage, frozen=True):
+    """Body of the durable event. Whole segments as in `transcript:final`; a new id inserts; at most 200 an event."""
+
+    recording_id: str
+    pass_id: str
+    part: int
+    parts: int
+    segments: list[TranscriptFinal]
+    removed: list[str]
+    reason: Literal["alignment", "diarisation", "second_pass", "edit"]
+
+
 class Recording(ServerMessage, frozen=True):
     """A recording as members see it. `state`: "live", "ended". Times `*_at` are Unix milliseconds."""
 
@@ -327,11 +359,13 @@ SERVER_EVENTS: dict[str, type[ServerMessage]] = {
     "ready": Ready,
     "server:closing": ServerClosing,
     "server:draining": ServerDraining,
+    "server:status": ServerStatus,
     "voice:recording:ack": RecordingAck,
     "voice:recording:error": RecordingError,
     "transcript:partial": TranscriptPartial,
     "transcript:flushed": TranscriptFlushed,
     "transcript:final": TranscriptFinal,
+    "transcript:revised": TranscriptRevised,
     "recording:started": RecordingStarted,
     "recording:updated": RecordingUpdated,
     "recording:ended": RecordingEnded,
@@ -340,5 +374,7 @@ SERVER_EVENTS: dict[str, type[ServerMessage]] = {
     "search:superseded": SearchSuperseded,
 }
 
-DURABLE_EVENTS = frozenset({"transcript:final", "recording:started", "recording:updated", "recording:ended"})
+DURABLE_EVENTS = frozenset(
+    {"transcript:final", "transcript:revised", "recording:started", "recording:updated", "recording:ended"}
+)
 """Events of the log: on the wire each also carries `event`, `room`, `seq` and `at`."""

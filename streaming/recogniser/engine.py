@@ -1,18 +1,27 @@
 """What a speech engine implements inside a worker process.
 
-An engine is plain blocking code: the worker loads it once in a single-threaded process, forks, and drives one
-utterance at a time in each fork. It knows no sockets, no event loop and no other utterance.
+An engine is plain blocking code that knows no sockets, no event loop and no other utterance. There are two kinds:
+
+- `Engine`: a decoder with state that follows the audio. The worker loads it once in a single-threaded process, forks,
+  and drives one utterance at a time in each fork.
+- `WindowEngine`: one model for all, asked about a window of audio at a time. It is never forked; one thread asks it.
 
 Boundary: `streaming.recogniser.worker` is the only caller in production; nothing here runs in the server process.
 Invariant: an utterance depends on its `UtteranceSpec` and its audio alone, never on the utterance before it in the
-same process (streams of different tenants share a process one after the other).
+same process (streams of different tenants share a process).
 """
 
 import importlib
-from typing import Protocol, cast
+from typing import Protocol, TypeGuard, cast
+
+import msgspec
 
 from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16
+
+
+class EngineUnavailable(Exception):
+    """The engine cannot work here, and trying again will not help. The text is one sentence for the operator."""
 
 
 class EngineUtterance(Protocol):
@@ -36,7 +45,8 @@ class EngineUtterance(Protocol):
 
 
 class Engine(Protocol):
-    """A recogniser's model. The constructor takes no argument and is cheap; `load` does the work.
+    """A recogniser's model. The constructor takes no argument and is cheap; `load` does the work and raises
+    `EngineUnavailable`.
 
     An exception out of any method ends the process it happened in: the caller offers the audio again."""
 
@@ -52,7 +62,46 @@ class Engine(Protocol):
         ...
 
 
-def load_class(reference: str) -> type[Engine]:
+class Window(msgspec.Struct, frozen=True):
+    """All audio of an utterance so far. `is_final`: no more will come; `memory`: what the engine returned with the
+    utterance's window before, None with the first one and after a restart."""
+
+    spec: UtteranceSpec
+    audio: Pcm16
+    is_final: bool
+    memory: object = None
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What an engine makes of a window. `context`: for the stream's next utterance, of a final window; `memory`: for
+    this utterance's next window."""
+
+    hypothesis: Hypothesis
+    context: bytes = b""
+    memory: object = None
+
+
+class WindowEngine(Protocol):
+    """A recogniser whose one model serves all utterances, window by window. The constructor takes no argument and is
+    cheap; `load` does the work and raises `EngineUnavailable`."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def load(self) -> None: ...
+
+    def decode(self, window: Window) -> Heard:
+        """Called from one thread that is not the one of `load`. An exception loses this utterance only: the caller
+        offers its audio again. Releases the interpreter while it computes, or the worker cannot move frames."""
+        ...
+
+
+def is_window_engine(engine: Engine | WindowEngine) -> TypeGuard[WindowEngine]:
+    """Which kind: a window engine has `decode`, the other kind `begin`."""
+    return hasattr(type(engine), "decode")
+
+
+def load_class(reference: str) -> type[Engine] | type[WindowEngine]:
     """Resolve `package.module:Class`. Raises ValueError for a malformed or unknown reference; what the module
     itself raises while it is imported comes through unchanged."""
     module_name, _, class_name = reference.partition(":")
@@ -61,4 +110,4 @@ def load_class(reference: str) -> type[Engine]:
     found = getattr(importlib.import_module(module_name), class_name, None)
     if not isinstance(found, type):
         raise ValueError(f"engine {reference!r}: the module has no such class")  # noqa: TRY004 - a wrong name
-    return cast("type[Engine]", found)
+    return cast("type[Engine] | type[WindowEngine]", found)

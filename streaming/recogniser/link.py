@@ -1,12 +1,11 @@
 """Messages and framing between a server and its recogniser workers.
 
-One frame = 4 bytes little-endian length + one msgpack message, a tagged array. The same frames run between the
+One frame (`streaming.protocol.frames`) holds one msgpack message, a tagged array. The same frames run between the
 server and the worker's router and between the router and its decoder processes.
 
-Policy: a frame above `FRAME_BYTES_MAX` is skipped without being held and reported as `Oversized`; anything that is
-not exactly one of the messages is a `BadFrame`. Neither harms the frames behind it.
+Policy: anything that is not exactly one of the messages is a `BadFrame`; it does not harm the frames behind it.
 
-Pure: bytes in, values out. Invariant: a reader holds at most one frame and one read of its caller.
+Pure: bytes in, values out.
 """
 
 from typing import TypeAlias
@@ -17,11 +16,11 @@ import numpy as np
 from streaming.limits import LIMITS
 from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16
+from streaming.protocol.frames import framed
 
 VERSION = 1
 """Goes up with every incompatible change; a server refuses a worker of another version."""
 
-HEADER_BYTES = 4
 PCM_BYTES_MAX = LIMITS.worker_pcm_bytes_max
 FRAME_BYTES_MAX = LIMITS.worker_frame_bytes_max
 CONTEXT_BYTES_MAX = LIMITS.worker_context_bytes_max
@@ -46,7 +45,8 @@ class Audio(_Message, frozen=True):
 
 
 class AskPartial(_Message, frozen=True):
-    """Wants a `PartialReady` with the same `request`, over all audio sent before."""
+    """Wants a `PartialReady` with the same `request`, over all audio sent before or more. A worker may leave it
+    unanswered once the utterance's final or discard is asked for."""
 
     request: int
 
@@ -70,7 +70,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unkno
 
 
 class Taken(_Message, frozen=True):
-    """`n_bytes` more of the utterance's audio are decoded."""
+    """`n_bytes` more of the utterance's audio are decoded, or kept by a worker that decodes windows."""
 
     n_bytes: int
 
@@ -107,12 +107,6 @@ class BadFrame(ValueError):
     """A payload is none of the expected messages. The text holds no payload."""
 
 
-class Oversized(msgspec.Struct, frozen=True):
-    """A frame of `n_bytes` was announced and is being skipped."""
-
-    n_bytes: int
-
-
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
@@ -130,9 +124,7 @@ def frame(message: Request | Answer) -> bytes:
 
 def frame_payload(encoded: bytes) -> bytes:
     """Put the header before an encoded message. Raises ValueError above `FRAME_BYTES_MAX`."""
-    if len(encoded) > FRAME_BYTES_MAX:
-        raise ValueError(f"a message of {len(encoded)} bytes does not fit into a frame")
-    return len(encoded).to_bytes(HEADER_BYTES, "little") + encoded
+    return framed(encoded, FRAME_BYTES_MAX)
 
 
 def decode_request(encoded: bytes) -> Request:
@@ -163,35 +155,3 @@ def pcm_pieces(audio: Pcm16) -> list[bytes]:
 def pcm_samples(pcm: bytes) -> Pcm16:
     """The samples of an `Audio` message; read-only, shares its memory."""
     return np.frombuffer(pcm, dtype="<i2").astype(np.int16, copy=False)
-
-
-class FrameReader:
-    """Cut a byte stream into frames, whatever the sizes in which it arrives."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._skip = 0
-
-    def feed(self, data: bytes) -> list[bytes | Oversized]:
-        """Take `data`; returns the payloads that it completed, with `Oversized` where one is skipped."""
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            data = data[skipped:]
-        self._buffer += data
-        out: list[bytes | Oversized] = []
-        at = 0
-        while len(self._buffer) - at >= HEADER_BYTES:
-            n_bytes = int.from_bytes(self._buffer[at : at + HEADER_BYTES], "little")
-            body = at + HEADER_BYTES
-            if n_bytes > FRAME_BYTES_MAX:
-                out.append(Oversized(n_bytes))
-                self._skip = max(0, n_bytes - (len(self._buffer) - body))
-                at = min(len(self._buffer), body + n_bytes)
-            elif len(self._buffer) - body < n_bytes:
-                break
-            else:
-                out.append(bytes(self._buffer[body : body + n_bytes]))
-                at = body + n_bytes
-        del self._buffer[:at]
-        return out

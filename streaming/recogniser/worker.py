@@ -1,8 +1,10 @@
 """The recogniser worker: a program that a server executes, `python -m streaming.recogniser.worker`.
 
-Its main process is single-threaded: it loads the engine's model, says `Hello`, forks decoder processes that share
-the model's pages, and moves frames between the server and them as `streaming.recogniser.router` decides. Decoders
-hold the interpreter for hundreds of milliseconds at a time, so each utterance gets a process and never a thread.
+It loads the engine's model, says `Hello` and serves, in one of two ways. A `WindowEngine` is one model for all
+utterances: `streaming.recogniser.shared` asks it from a thread. For an `Engine` this process stays single-threaded,
+forks decoder processes that share the model's pages, and moves frames between the server and them as
+`streaming.recogniser.router` decides. Such decoders hold the interpreter for hundreds of milliseconds at a time, so
+each utterance gets a process and never a thread.
 
 Boundary: one inherited unix socket (`--fd`) is the only way in and out; the log goes to stderr as plain lines without
 anything that was said. Interrupts are the server's to handle and are ignored here.
@@ -11,7 +13,6 @@ whatever kills the server; decoders end at the end of theirs, and by a signal wh
 """
 
 import argparse
-import collections
 import contextlib
 import ctypes
 import gc
@@ -24,16 +25,18 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import cast
 
-from streaming.limits import KIB, LIMITS
+from streaming.limits import KIB
+from streaming.protocol.frames import FrameReader, Oversized
 from streaming.recogniser import link
-from streaming.recogniser.engine import Engine, EngineUtterance, load_class
+from streaming.recogniser.engine import Engine, EngineUnavailable, EngineUtterance, is_window_engine, load_class
+from streaming.recogniser.peer import READ_BYTES, REPLIES_BYTES_MAX, Peer
 from streaming.recogniser.router import Effect, End, Fork, Log, Reply, Router, Send
+from streaming.recogniser.shared import SharedModel
 
-READ_BYTES = 64 * KIB
 SOCKET_BYTES = 64 * KIB
 """Kernel buffer towards a decoder: what lies there cannot be taken back by a discard, so at most 2 s of audio."""
-REPLIES_BYTES_MAX = LIMITS.worker_replies_bytes_max
 TICK_S = 1.0
 PR_SET_PDEATHSIG = 1
 
@@ -51,12 +54,20 @@ def main(arguments: list[str] | None = None) -> int:
     server = socket.socket(fileno=options.fd)
     began = time.monotonic()
     engine = load_class(options.engine)()
-    engine.load()
+    try:
+        engine.load()
+    except EngineUnavailable as error:
+        log.critical("%s", error)
+        return 1
     log.info("model loaded in %d ms", (time.monotonic() - began) * 1000)
+    if is_window_engine(engine):
+        status = SharedModel(server, engine).run()
+        logging.shutdown()
+        os._exit(status)  # a decode may be under way: its thread can be neither stopped nor waited for
     require_one_thread()
     gc.collect()
     gc.freeze()  # the collector's marks would otherwise unshare every page of the model's objects
-    Zygote(server, engine).run()
+    Zygote(server, cast("Engine", engine)).run()
     return 0
 
 
@@ -75,59 +86,6 @@ def require_one_thread() -> None:
     tasks = Path("/proc/self/task")
     if tasks.is_dir() and (count := len(list(tasks.iterdir()))) > 1:
         raise RuntimeError(f"the engine left {count - 1} threads: it cannot be forked")
-
-
-class Peer:
-    """A non-blocking socket with a reader of frames and a queue of what waits to be sent.
-
-    The queue has no bound of its own: the router's rules bound what is put into it."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.reader = link.FrameReader()
-        self.waiting_bytes = 0
-        self._waiting: collections.deque[memoryview] = collections.deque()
-        self._head_begun = False
-
-    def put(self, payload: bytes, *, urgent: bool = False) -> None:
-        """Queue a payload and send what the kernel takes; `urgent` drops queued frames of which no byte was sent."""
-        if urgent:
-            keep = [self._waiting[0]] if self._head_begun else []
-            self._waiting = collections.deque(keep)
-            self.waiting_bytes = sum(map(len, keep))
-        self._waiting.append(memoryview(link.frame_payload(payload)))
-        self.waiting_bytes += len(self._waiting[-1])
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what the kernel takes now. A broken socket is noticed by the next read."""
-        while self._waiting:
-            head = self._waiting[0]
-            try:
-                sent = self.sock.send(head)
-            except BlockingIOError:
-                return
-            except OSError:
-                self._waiting.clear()
-                self.waiting_bytes = 0
-                return
-            self.waiting_bytes -= sent
-            self._head_begun = sent < len(head)
-            if self._head_begun:
-                self._waiting[0] = head[sent:]
-            else:
-                self._waiting.popleft()
-
-    def read(self) -> list[bytes | link.Oversized] | None:
-        """Frames that arrived, None at the end."""
-        try:
-            data = self.sock.recv(READ_BYTES)
-        except BlockingIOError:
-            return []
-        except OSError:
-            return None
-        return self.reader.feed(data) if data else None
 
 
 class Zygote:
@@ -194,9 +152,9 @@ class Zygote:
         now = time.monotonic()
         for frame in frames:
             if number is not None:
-                payload = b"" if isinstance(frame, link.Oversized) else frame
+                payload = b"" if isinstance(frame, Oversized) else frame
                 self._apply(self._router.from_child(number, payload, now))
-            elif isinstance(frame, link.Oversized):
+            elif isinstance(frame, Oversized):
                 self._apply(self._router.refuse(f"a frame of {frame.n_bytes} bytes is too large"))
             else:
                 self._apply(self._router.from_server(frame, now))
@@ -277,10 +235,10 @@ class Decoder:
         self._utterance: EngineUtterance | None = None
 
     def run(self) -> None:
-        reader = link.FrameReader()
+        reader = FrameReader(link.FRAME_BYTES_MAX)
         while data := self._sock.recv(READ_BYTES):
             for payload in reader.feed(data):
-                if isinstance(payload, link.Oversized):
+                if isinstance(payload, Oversized):
                     raise link.BadFrame("the router sent an oversized frame")
                 answer = self._handle(link.decode_request(payload))
                 if answer is not None:

@@ -42,10 +42,25 @@ def text_of(words: Iterable[Word]) -> str:
     return " ".join(word.text for word in words)
 
 
-def _key(word: Word) -> str:
+def key_of(text: str) -> str:
     """What two words are compared by: case and punctuation change from hypothesis to hypothesis, words do not."""
-    folded = unicodedata.normalize("NFC", word.text.casefold())
-    return "".join(char for char in folded if char.isalnum() or unicodedata.category(char)[0] in "MS") or word.text
+    folded = unicodedata.normalize("NFC", text.casefold())
+    return "".join(char for char in folded if char.isalnum() or unicodedata.category(char)[0] in "MS") or text
+
+
+def agreed(tails: Sequence[Sequence[str]]) -> int:
+    """How many words all `tails` begin with."""
+    count = 0
+    for column in zip(*tails, strict=False):
+        first, *others = map(key_of, column)
+        if any(key != first for key in others):
+            break
+        count += 1
+    return count
+
+
+def _key(word: Word) -> str:
+    return key_of(word.text)
 
 
 def join(committed: Sequence[Word], words: Sequence[Word]) -> int:
@@ -107,17 +122,6 @@ def _middle_ms(word: Word) -> int:
     return (word.start_ms + word.end_ms) // 2
 
 
-def _common(tails: Sequence[Sequence[Word]]) -> int:
-    """Length of the longest common beginning."""
-    count = 0
-    for column in zip(*tails, strict=False):
-        first, *others = (_key(word) for word in column)
-        if any(key != first for key in others):
-            break
-        count += 1
-    return count
-
-
 class Agreement:
     """The committed and the open words of one utterance."""
 
@@ -160,7 +164,9 @@ class Agreement:
         self._tails.append(newest)
         count = max(0, len(clean(hyp.words[: hyp.fixed])) - at)
         if self._n and len(self._tails) == self._n:
-            count = max(count, min(_common(self._tails), len(newest) - self._holdback))
+            count = max(
+                count, min(agreed([[w.text for w in tail] for tail in self._tails]), len(newest) - self._holdback)
+            )
         self._committed += newest[:count]
         self._tails = deque((tail[count:] for tail in self._tails), maxlen=self._tails.maxlen)
 

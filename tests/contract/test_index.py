@@ -10,13 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search.model import Filters, Hit, IndexDocument, Page, Sort
+from search.model import Filters, Hit, IndexDocument, Mode, Page, SegmentName, Sort, TextVector
 from search.ports import Index
 from search.postgres import PostgresIndex
 from search.query import parse, quoted, tsquery
 from server.store.pool import Database
 from streaming.errors import BadRequest
 from streaming.limits import LIMITS, Limits
+from tests.fakes.embedder import FakeEmbedder, vector_of
 
 INDEXES: dict[str, Callable[[Database, Limits], Index]] = {
     "postgres": lambda database, limits: PostgresIndex(database.tenant_tx, limits),
@@ -386,6 +387,284 @@ async def test_the_search_function_refuses_the_tenant_of_another_transaction(wor
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         async with world.database.shared_tx() as connection:
             await connection.fetch(call, None, *arguments[1:])
+
+
+# --- by meaning ---------------------------------------------------------------------------------------------------
+EMBEDDER = "concepts"
+
+
+async def embed_all(world: World, embedder: FakeEmbedder) -> int:
+    """Give every due segment its vector, as the filler does."""
+    assert embedder.info is not None
+    done = 0
+    while names := await world.index.due(embedder.info.model, 100):
+        for tenant in dict.fromkeys(name.tenant_id for name in names):
+            due = [name.segment_id for name in names if name.tenant_id == tenant]
+            texts = await world.index.due_texts(tenant, due)
+            vectors = await embedder.embed([t.text for t in texts])
+            made = [TextVector(t.segment_id, t.mark, v) for t, v in zip(texts, vectors, strict=True)]
+            done += await world.index.put_vectors(tenant, embedder.info.model, made)
+    return done
+
+
+async def near(world: World, text: str, *, user: str = "anna", **options: Any) -> list[Hit]:
+    query = parse(text, **options)
+    return list((await world.index.search_near(world.tenant, user, query, FakeEmbedder().query(text))).hits)
+
+
+async def near_ids(world: World, text: str, **options: Any) -> list[str]:
+    return [hit.segment_id for hit in await near(world, text, **options)]
+
+
+async def near_pages(world: World, text: str, *, limit: int, **options: Any) -> list[str]:
+    names: list[str] = []
+    cursor = None
+    while True:
+        query = parse(text, limit=limit, cursor=cursor, **options)
+        page = await world.index.search_near(world.tenant, "anna", query, FakeEmbedder().query(text))
+        names += [hit.segment_id for hit in page.hits]
+        assert len(page.hits) <= limit
+        cursor = page.next_cursor
+        if cursor is None:
+            return names
+
+
+async def test_what_means_the_same_is_found_without_a_common_word(world: World) -> None:
+    name = await world.say("we need to talk about the travel budget")
+    await world.say("the kitten sleeps")
+    await embed_all(world, FakeEmbedder())
+    assert await world.hits("money for the journey") == []
+    for mode in (Mode.HYBRID, Mode.SEMANTIC):
+        (hit,) = await near(world, "money for the journey", mode=mode)
+        assert (hit.segment_id, hit.title, hit.text) == (name, "About talk", "we need to talk about the travel budget")
+        assert (hit.start_ms, hit.end_ms, hit.rev) == (1000, 1900, 1)
+        assert hit.highlights == ()
+        assert hit.score > 0
+    assert await near(world, "quantum physics") == []
+    assert await near(world, "") == []
+    assert await near(world, "money", filters=Filters(tags=("x",))) == []
+
+
+async def test_words_and_meaning_are_fused(world: World) -> None:
+    words, both, meaning, neither = await world.say_all(
+        ["money laundering was described in many long chapters", "money", "the budget", "the storm"]
+    )
+    await embed_all(world, FakeEmbedder())
+    hits = {hit.segment_id: hit for hit in await near(world, "money")}
+    assert next(iter(hits)) == both
+    assert set(hits) == {words, both, meaning}
+    assert [marked(hits[name]) for name in (words, both, meaning)] == [["money"], ["money"], []]
+    assert set(await near_ids(world, "money", mode=Mode.SEMANTIC)) == {both, meaning, words}
+    assert await near_ids(world, "laundering", mode=Mode.SEMANTIC) == [words]
+    assert neither not in hits
+
+
+async def test_a_segment_is_due_until_its_text_has_a_vector(world: World, database: Database) -> None:
+    name = await world.say("the budget")
+    await world.index.put(world.tenant, [world.document(name, "the budget", 1)])
+    assert await world.index.due(EMBEDDER, 10) == [SegmentName(world.tenant, name)]
+    assert await world.index.due_count(EMBEDDER) == 1
+    assert await embed_all(world, FakeEmbedder()) == 1
+    assert await world.index.due(EMBEDDER, 10) == []
+    assert await near_ids(world, "money") == [name]
+
+    await world.index.put(world.tenant, [world.document(name, "the budget", 2)])  # times moved, the words did not
+    assert await world.index.due(EMBEDDER, 10) == []
+
+    await world.set_text(name, "the storm", 3)
+    await world.index.put(world.tenant, [world.document(name, "the storm", 3)])
+    assert await near_ids(world, "money") == [], "nothing is found by what it no longer says"
+    assert await world.index.due_count(EMBEDDER) == 1
+    await embed_all(world, FakeEmbedder())
+    assert await near_ids(world, "weather") == [name]
+
+    await world.index.remove(world.tenant, [name])
+    assert await world.index.due(EMBEDDER, 10) == []
+    assert await near_ids(world, "weather") == []
+
+
+async def test_the_newest_are_due_first_across_tenants(
+    world: World, database: Database, make_index: Callable[..., Index]
+) -> None:
+    other = await World(database, make_index()).begin()
+    other.ordinals = itertools.count(3)
+    old, older = (await world.say_all(["one", "two"]))[::-1]
+    (new,) = await other.say_all(["three"])
+    expected = [SegmentName(other.tenant, new), SegmentName(world.tenant, old), SegmentName(world.tenant, older)]
+    assert await world.index.due(EMBEDDER, 10) == expected
+    assert await world.index.due(EMBEDDER, 2) == expected[:2]
+
+
+async def test_a_vector_of_a_text_that_was_replaced_meanwhile_is_dropped(world: World) -> None:
+    name = await world.say("the budget")
+    (before,) = await world.index.due_texts(world.tenant, [name, "unknown"])
+    await world.set_text(name, "the storm", 2)
+    (ahead,) = await world.index.due_texts(world.tenant, [name])
+    assert (ahead.text, before.mark != ahead.mark) == ("the storm", True)
+    await world.index.put(world.tenant, [world.document(name, "the storm", 2)])
+    vector = TextVector(name, before.mark, vector_of(before.text))
+    assert await world.index.put_vectors(world.tenant, EMBEDDER, [vector]) == 0
+    assert await near_ids(world, "money") == []
+    assert await world.index.due_count(EMBEDDER) == 1
+
+
+async def test_a_text_that_is_ahead_of_its_index_job_is_embedded_once(world: World) -> None:
+    name = await world.say("the budget")
+    await world.set_text(name, "the storm", 2)
+    assert await embed_all(world, FakeEmbedder()) == 1
+    await world.index.put(world.tenant, [world.document(name, "the storm", 2)])
+    assert await world.index.due_count(EMBEDDER) == 0
+    assert await near_ids(world, "weather") == [name]
+
+
+async def test_a_text_without_a_vector_is_set_aside_until_it_changes(world: World) -> None:
+    name = await world.say("what no model can read")
+    (text,) = await world.index.due_texts(world.tenant, [name])
+    assert await world.index.put_vectors(world.tenant, EMBEDDER, [TextVector(name, text.mark, None)]) == 1
+    assert await world.index.due(EMBEDDER, 10) == []
+    assert await near(world, "budget") == []
+    assert [n.segment_id for n in await world.index.due("another", 10)] == [name]
+    await world.set_text(name, "the budget", 2)
+    await world.index.put(world.tenant, [world.document(name, "the budget", 2)])
+    assert await embed_all(world, FakeEmbedder()) == 1
+
+
+@pytest.mark.parametrize("other", ["another", "zzz"])
+async def test_vectors_of_another_model_count_for_nothing_and_are_made_anew(world: World, other: str) -> None:
+    """A model is told by its name, which may sort before or after; it may have other dimensions."""
+    names = await world.say_all(["the budget", "some cash"])
+    assert await embed_all(world, FakeEmbedder(other, dimensions=100)) == 2
+    assert await near(world, "money") == []
+    assert await world.index.due_count(EMBEDDER) == 2
+    assert await world.index.due_count(other) == 0
+    assert await embed_all(world, FakeEmbedder()) == 2
+    assert set(await near_ids(world, "money")) == set(names)
+    query = parse("money")
+    with_other = FakeEmbedder(other, dimensions=100).query("money")
+    assert (await world.index.search_near(world.tenant, "anna", query, with_other)).hits == ()
+
+
+async def test_neighbours_of_other_tenants_are_never_found(
+    world: World, database: Database, make_index: Callable[..., Index]
+) -> None:
+    other = await World(database, make_index()).begin()
+    other.ordinals = itertools.count(100)
+    await world.say("the first budget")
+    theirs = await other.say("the second budget")
+    await embed_all(world, FakeEmbedder())
+    assert [hit.text for hit in await near(world, "money")] == ["the first budget"]
+    assert [hit.text for hit in await near(other, "money")] == ["the second budget"]
+    assert await near(world, "money", filters=Filters(recording_ids=("second",))) == []
+    (text,) = await other.index.due_texts(other.tenant, [theirs])
+    assert await world.index.due_texts(world.tenant, [theirs]) == []
+    stolen = TextVector(theirs, text.mark, vector_of("storm"))
+    assert await world.index.put_vectors(world.tenant, EMBEDDER, [stolen]) == 0
+    assert len(await near(other, "money")) == 1
+
+
+async def test_neighbours_in_a_private_recording_are_their_owners(world: World) -> None:
+    await world.recording("diary", owner="bert", private=True)
+    name = await world.say("my budget", recording="diary", owner="bert", private=True)
+    await embed_all(world, FakeEmbedder())
+    for mode, sort in itertools.product((Mode.HYBRID, Mode.SEMANTIC), Sort):
+        assert await near_ids(world, "money", user="bert", mode=mode, sort=sort) == [name]
+        assert await near(world, "money", user="anna", mode=mode, sort=sort) == []
+
+
+async def test_neighbours_in_a_recording_turned_private_are_hidden_at_once(world: World) -> None:
+    await world.say_all([f"budget {i}" for i in range(5)])
+    await embed_all(world, FakeEmbedder())
+    async with world.database.tenant_tx(world.tenant) as connection:
+        await connection.execute("UPDATE recordings SET visibility = 'private'")
+    assert await near(world, "money", user="bert", limit=2) == []
+    assert len(await near(world, "money", user="anna")) == 5
+
+
+async def test_neighbours_of_a_deleted_recording_are_gone(world: World) -> None:
+    await world.recording("gone")
+    await world.say("vanishing budget", recording="gone")
+    await embed_all(world, FakeEmbedder())
+    async with world.database.tenant_tx(world.tenant) as connection:
+        await connection.execute("DELETE FROM recordings WHERE recording_id = 'gone'")
+    assert await near(world, "money") == []
+    assert await world.index.due("another", 10) == []
+
+
+async def test_filters_hold_for_neighbours_too(world: World) -> None:
+    await world.recording("second")
+    one = await world.say("budget in english", speaker="S1", language="en")
+    two = await world.say("budget in american", speaker="S2", language="en-US", recording="second")
+    three = await world.say("budget auf deutsch", speaker="S1", language="de")
+    await embed_all(world, FakeEmbedder())
+
+    async def names(filters: Filters) -> set[str]:
+        found = await near_ids(world, "money", filters=filters)
+        assert set(found) == set(await near_pages(world, "money", limit=1, filters=filters, sort=Sort.NEWEST))
+        return set(found)
+
+    start = int(BEGIN.timestamp()) * 1000
+    assert await names(Filters()) == {one, two, three}
+    assert await names(Filters(recording_ids=("second",))) == {two}
+    assert await names(Filters(speakers=("S1",), languages=("DE",))) == {three}
+    assert await names(Filters(languages=("en",))) == {one, two}
+    assert await names(Filters(from_ms=start + 2000)) == {two, three}
+    assert await names(Filters(from_ms=start + 2000, to_ms=start + 3000)) == {two}
+    assert await names(Filters(tags=("important",))) == set()
+
+
+@pytest.mark.parametrize("sort", Sort)
+@pytest.mark.parametrize("mode", [Mode.HYBRID, Mode.SEMANTIC])
+async def test_fused_pages_have_no_doubles_and_no_gaps_while_segments_come_in(
+    world: World, sort: Sort, mode: Mode
+) -> None:
+    texts = [f"{('tea', 'a trip', 'travel tea', 'journey tea tea')[i % 4]} {'of words ' * (i % 3)}" for i in range(40)]
+    names = await world.say_all(texts)
+    embedder = FakeEmbedder()
+    await embed_all(world, embedder)
+    seen: list[str] = []
+    cursor = None
+    while True:
+        query = parse("tea", mode=mode, sort=sort, limit=7, cursor=cursor)
+        page = await world.index.search_near(world.tenant, "anna", query, embedder.query("tea"))
+        seen += [hit.segment_id for hit in page.hits]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        await world.say_all(["tea that came later", "tea"])
+        await embed_all(world, embedder)
+    assert len(seen) == len(set(seen))
+    assert set(seen) == set(names)
+    if sort is Sort.NEWEST:
+        assert seen == names[::-1]
+
+
+async def test_no_hit_is_shown_twice_while_vectors_are_being_made(world: World) -> None:
+    names = await world.say_all([f"{('tea', 'a trip')[i % 2]} {'word ' * i}" for i in range(30)])
+    embedder = FakeEmbedder()
+    seen: list[str] = []
+    cursor = None
+    while True:
+        query = parse("tea", limit=4, cursor=cursor)
+        page = await world.index.search_near(world.tenant, "anna", query, embedder.query("tea"))
+        seen += [hit.segment_id for hit in page.hits]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        due = await world.index.due_texts(world.tenant, [n.segment_id for n in await world.index.due(EMBEDDER, 5)])
+        made = [TextVector(d.segment_id, d.mark, vector_of(d.text)) for d in due]
+        await world.index.put_vectors(world.tenant, EMBEDDER, made)
+    assert len(seen) == len(set(seen))
+    assert set(seen) >= set(names[::2])
+
+
+async def test_a_cursor_of_another_mode_is_refused(world: World) -> None:
+    await world.say_all(["tea one", "tea two"])
+    await embed_all(world, FakeEmbedder())
+    query = parse("tea", limit=1)
+    page = await world.index.search_near(world.tenant, "anna", query, FakeEmbedder().query("tea"))
+    for mode in (Mode.KEYWORD, Mode.SEMANTIC):
+        with pytest.raises(BadRequest):
+            parse("tea", limit=1, cursor=page.next_cursor, mode=mode)
 
 
 SYNTAX = st.text(st.sampled_from("ab'\"\\:*&|!()<->% \x00\u2019é今😀") | st.characters(), max_size=40)

@@ -1,10 +1,9 @@
 """The contract of `streaming.ports.Recogniser`, on every engine, through real worker processes.
 
-The tone engine hears exactly, so its suite compares words and times; PocketSphinx listens to a synthetic voice and is
-asked only for words that come and lie inside the audio."""
+The tone engines hear exactly, and the micro Whisper hears sentences of its words, so their suite compares words; all
+others listen to a synthetic voice and are asked only for words that come and lie inside the audio."""
 
 import asyncio
-import shutil
 import subprocess
 import wave
 from collections.abc import AsyncIterator
@@ -22,7 +21,9 @@ from streaming.limits import LIMITS
 from streaming.model import SAMPLE_RATE, Final, Hypothesis, UtteranceSpec, ms_of
 from streaming.ports import Pcm16, Recogniser
 from tests.fakes import tones
+from tests.support import synth
 
+MICRO = Path(__file__).resolve().parents[1] / "models" / "micro-whisper" / "en"
 HANG_S = 60.0
 PIECE = 1_600
 
@@ -41,28 +42,35 @@ def spec(start_sample: int = 0, context: bytes = b"") -> UtteranceSpec:
 
 @pytest.fixture(scope="session")
 def voice(tmp_path_factory: pytest.TempPathFactory) -> Pcm16:
-    """A synthetic English sentence, 16 kHz mono."""
-    program = shutil.which("espeak-ng")
-    if program is None:
-        pytest.skip("espeak-ng is not installed")
-    path: Path = tmp_path_factory.mktemp("voice") / "voice.wav"
-    subprocess.run([program, "-v", "en-us", "-s", "140", "-w", path, "go forward ten meters"], check=True)
+    """A synthetic English sentence, 16 kHz mono, exactly as the program speaks it."""
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    command = [str(synth.PROGRAM), "-v", "en-us", "-s", "140", "-w", str(path), "go forward ten meters"]
+    subprocess.run(command, check=True)
     with wave.open(str(path)) as file:
         rate = file.getframerate()
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), np.int16)
 
 
-@pytest.fixture(params=["tones", "pocketsphinx"])
+@pytest.fixture(params=["tones", "window tones", "pocketsphinx", "whisperx"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    if request.param == "tones":
-        engine = "tests.fakes.tones:NarrowToneEngine"
-        words = ("alpha", "bravo", "charlie", "delta")
-        audio, exact = tones.talk([words], silence_ms=300).audio, words
-    else:
+    settings: dict[str, str] = {}
+    exact: tuple[str, ...] | None = None
+    if "tones" in request.param:
+        windows = request.param == "window tones"
+        engine = "tests.fakes.windows:WindowToneEngine" if windows else "tests.fakes.tones:NarrowToneEngine"
+        exact = ("alpha", "bravo", "charlie", "delta")
+        audio = tones.talk([exact], silence_ms=300).audio
+    elif synth.PROGRAM is None:
+        pytest.skip("espeak-ng is not installed")
+    elif request.param == "pocketsphinx":
         engine = engine_ref("pocketsphinx")
-        audio, exact = request.getfixturevalue("voice"), None
-    recogniser = LocalRecogniser(engine, command=None, limits=LIMITS)
+        audio = request.getfixturevalue("voice")
+    else:
+        engine, settings = engine_ref("whisperx"), {"PARLANCE_MODEL": str(MICRO)}
+        exact = ("We", "moved", "the", "launch", "to", "Friday.")
+        audio = synth.talk([" ".join(exact)], [synth.Voice()]).audio
+    recogniser = LocalRecogniser(engine, command=None, limits=LIMITS, settings=settings)
     async with asyncio.timeout(HANG_S), Scope("test") as scope:
         scope.spawn(recogniser.run(), name="recogniser")
         await recogniser.ready()
@@ -132,9 +140,9 @@ async def test_an_utterance_does_not_depend_on_the_one_before_in_its_process(sub
 
 async def test_a_context_comes_back_and_a_foreign_one_is_ignored(subject: Subject) -> None:
     plain = await hear(subject.recogniser, subject.audio)
-    assert plain.context
+    assert bool(plain.context) is (subject.recogniser.capabilities.name != "whisperx"), "a window needs no state"
     following = await hear(subject.recogniser, subject.audio, context=plain.context)
-    assert following.context != plain.context
+    assert (following.context != plain.context) is bool(plain.context)
     for foreign in (b"\xff\x00", b"nan,1", b"1" * 10_000, b"{}"):
         assert (await hear(subject.recogniser, subject.audio, context=foreign)).hypothesis == plain.hypothesis
 
@@ -194,7 +202,7 @@ async def test_the_capabilities_are_data(subject: Subject) -> None:
 
 
 async def test_without_a_worker_it_says_so_at_once() -> None:
-    recogniser = LocalRecogniser(engine_ref("auto"), command=None, limits=LIMITS)
+    recogniser = LocalRecogniser(engine_ref("pocketsphinx"), command=None, limits=LIMITS)
     with pytest.raises(WorkerLost):
         await recogniser.open(spec())
     with pytest.raises(WorkerLost):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import BrowserContext, Page, async_playwright
+from playwright.async_api import BrowserContext, Locator, Page, async_playwright, expect
 
 from tests.fakes.tones import Talk, random_sentences, talk, write_wav
 from tests.support.process import ROOT, ServerProcess, running
@@ -55,7 +55,7 @@ async def context(spoken_wav: Path) -> AsyncIterator[BrowserContext]:
     arguments = [*QUIET_BROWSER, f"--use-file-for-fake-audio-capture={spoken_wav}"]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, headless=True, args=arguments)
-        context = await browser.new_context(permissions=["microphone"])
+        context = await browser.new_context(permissions=["microphone", "clipboard-read", "clipboard-write"])
         context.set_default_timeout(HANG_MS)
         yield context
         await browser.close()
@@ -65,6 +65,12 @@ async def context(spoken_wav: Path) -> AsyncIterator[BrowserContext]:
 def errors() -> list[str]:
     """What went wrong inside of the page: uncaught errors and violations of the content policy."""
     return []
+
+
+@pytest.fixture(autouse=True)
+def _no_errors_in_the_page(errors: list[str]) -> Iterator[None]:
+    yield
+    assert errors == []
 
 
 @pytest.fixture
@@ -87,3 +93,40 @@ def sign_in(server: ServerProcess, page: Page) -> SignIn:
         await page.get_by_text("Connected", exact=True).wait_for()
 
     return enter
+
+
+def finals(page: Page) -> Locator:
+    """Finished segments, without the times beside them."""
+    return page.locator(".segment:not(.running) .said-text")
+
+
+def recorder(page: Page) -> Locator:
+    """The bar of the running recording."""
+    return page.get_by_role("region", name="Recording", exact=True)
+
+
+async def start_file(page: Page, file: Path, title: str) -> None:
+    await page.get_by_label("Title").fill(title)
+    async with page.expect_file_chooser() as chooser:
+        await page.get_by_role("button", name="Stream a file").click()
+    await (await chooser.value).set_files(file)
+    await page.get_by_role("heading", name=title).wait_for()
+
+
+async def record_file(page: Page, file: Path, title: str, spoken: Talk) -> None:
+    """Stream a file and wait until the recording is over and read whole."""
+    await start_file(page, file, title)
+    await expect(finals(page)).to_have_text(spoken.texts, timeout=HANG_MS)
+    await expect(recorder(page)).to_have_count(0, timeout=HANG_MS)
+
+
+async def start_microphone(page: Page, title: str) -> None:
+    await page.get_by_label("Title").fill(title)
+    await page.get_by_role("button", name="Record", exact=True).click()
+    await page.get_by_role("heading", name=title).wait_for()
+
+
+async def pick(page: Page, label: str, choice: str) -> None:
+    """Choose from one of the page's lists."""
+    await page.get_by_role("button", name=label).click()
+    await page.get_by_role("option", name=choice).click()

@@ -4,6 +4,8 @@ import asyncio
 import errno
 import os
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -283,7 +285,7 @@ async def test_a_connection_that_ends_while_its_stream_starts_does_not_keep_it(
         connection = Connection("sid", who, delivery=cast(Delivery, Nowhere()), hub=one.hub, scope=scope, limits=QUICK)
         handlers = Handlers(
             authenticate=cast(Any, None), database=database, hub=one.hub, desk=one.desk, search=cast(Any, None),
-            engine=lambda: EngineInfo(name="tones", model="tones", state="ready"), limits=QUICK,
+            engine=lambda _tenant: EngineInfo(name="tones", model="tones", state="ready"), limits=QUICK,
         )  # fmt: skip
         starting = asyncio.ensure_future(
             handlers.handle(connection, "voice:recording:start", RecordingStart(encoding="pcm_s16le"))
@@ -311,6 +313,68 @@ async def test_skipped_hypotheses_are_counted(database: Database, tmp_path: Path
         stream.stop(len(audio))
         await peer.until(ended(peer))
     assert METRICS.hops_skipped._value.get() > before
+
+
+async def test_the_end_is_told_although_the_lease_is_renewed_right_after_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the commit of the end and its answer the renewal finds an ended stream: nobody took it over."""
+    who = await somebody(database)
+    end, transaction, committed = recordings.end, database.tenant_tx, asyncio.Event()
+
+    async def ends(*args: Any, **named: Any) -> Any:
+        row = await end(*args, **named)
+        committed.set()
+        return row
+
+    @asynccontextmanager
+    async def answered_late(tenant_id: str) -> AsyncIterator[Any]:
+        async with transaction(tenant_id) as connection:
+            yield connection
+        if committed.is_set():
+            committed.clear()
+            await asyncio.sleep(5 * QUICK.lease_renew_ms / 1_000)
+
+    async with node(database, tmp_path, ToneRecogniser()) as one:
+        peer = Peer()
+        stream = (await one.start(peer, who)).stream
+        await one.watch(peer, who, stream.row.room)
+        monkeypatch.setattr(recordings, "end", ends)
+        monkeypatch.setattr(database, "tenant_tx", answered_late)
+        stream.stop(feed_all(stream, AUDIO))
+        await peer.until(ended(peer))
+        assert peer.failures == []
+
+
+async def test_the_end_whose_answer_was_lost_is_told_all_the_same(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = await somebody(database)
+    end, transaction, committed = recordings.end, database.tenant_tx, asyncio.Event()
+
+    async def ends(*args: Any, **named: Any) -> Any:
+        row = await end(*args, **named)
+        committed.set()
+        return row
+
+    @asynccontextmanager
+    async def never_answered(tenant_id: str) -> AsyncIterator[Any]:
+        async with transaction(tenant_id) as connection:
+            yield connection
+        if committed.is_set():
+            committed.clear()
+            raise Unavailable("written, but nobody hears of it")
+
+    async with node(database, tmp_path, ToneRecogniser()) as one:
+        peer = Peer()
+        stream = (await one.start(peer, who)).stream
+        await one.watch(peer, who, stream.row.room)
+        monkeypatch.setattr(recordings, "end", ends)
+        monkeypatch.setattr(database, "tenant_tx", never_answered)
+        stream.stop(feed_all(stream, AUDIO))
+        await peer.until(ended(peer))
+        assert peer.failures == []
+        assert [event["seq"] for event in peer.events] == list(range(1, len(SAID.texts) + 2))
 
 
 async def test_a_defect_in_recognition_ends_its_own_stream_only(database: Database, tmp_path: Path) -> None:

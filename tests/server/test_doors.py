@@ -5,6 +5,7 @@ import uuid
 import aiohttp
 import pytest
 import socketio
+from yarl import URL
 
 from tests.fakes.tones import random_sentences, talk
 from tests.support.process import Account, ServerProcess
@@ -41,6 +42,7 @@ async def test_no_socket_door_opens(secret: Talk, other: Wire, alice: Account, w
         ("events:read", {"room": f"tenant:{alice.tenant_id}", "after_seq": 0}),
         ("events:read", {"room": f"user:{alice.user_id}", "after_seq": 0}),
         ("voice:recording:start", takeover),
+        ("voice:recording:start", {**takeover, "encoding": "webm_opus", "new_container": True}),
         ("voice:recording:flush", {**stream, "marker": "m"}),
         ("voice:recording:pause", stream),
         ("voice:recording:resume", stream),
@@ -67,7 +69,7 @@ async def test_no_socket_door_opens(secret: Talk, other: Wire, alice: Account, w
     assert secret.recording_id not in str(other.events)
 
 
-async def test_no_http_door_opens(secret: Talk, parlance: ServerProcess, mallory: Account) -> None:
+async def test_no_http_door_opens(secret: Talk, parlance: ServerProcess, alice: Account, mallory: Account) -> None:
     base = f"/v1/recordings/{secret.recording_id}"
     paths = [base, f"{base}/transcript.json", f"{base}/transcript.txt", f"{base}/media"]
     headers = {"Authorization": f"Bearer {mallory.token}"}
@@ -81,6 +83,19 @@ async def test_no_http_door_opens(secret: Talk, parlance: ServerProcess, mallory
             assert (await response.json())["recordings"] == []
         async with http.get("/v1/recordings/%00x", headers=headers) as response:
             assert response.status == 404
+        async with http.head(f"{base}/media", headers=headers) as response:
+            assert response.status == 404
+        async with http.post("/v1/tickets", json={"path": f"{base}/media"}, headers=headers) as response:
+            assert (response.status, (await response.json())["code"]) == (404, "not_found")
+        hostile = [
+            f"../{alice.tenant_id}/{secret.recording_id}", f"..%2F{alice.tenant_id}%2F{secret.recording_id}", "%00",
+            "..", "%2e%2e", ".", "x" * 5_000, "%ff", "a%0Ab", f"{secret.recording_id}%20", f"{secret.recording_id}/../x"
+        ]  # fmt: skip
+        for name in hostile:
+            url = URL(f"{parlance.url}/v1/recordings/{name}/media", encoded=True)
+            async with http.get(url, headers=headers) as response:
+                assert response.status in (400, 404), name
+                assert b"RIFF" not in await response.read()
 
 
 @pytest.mark.parametrize("token", [None, "", "x", "a.b.c", 7, "x" * 10_000])

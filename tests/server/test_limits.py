@@ -11,6 +11,7 @@ import socketio
 from aiohttp import web
 
 from auth.model import Identity
+from server.edge.board import StatusBoard
 from server.edge.handlers import Handlers
 from server.edge.searching import SearchDesk
 from server.edge.sockets import Sockets
@@ -31,16 +32,15 @@ async def door(one: Node, who: Identity, limits: Limits) -> AsyncIterator[tuple[
     async def authenticate(_: str) -> Identity:
         return who
 
-    def engine() -> EngineInfo:
+    def engine(_tenant: str) -> EngineInfo:
         return EngineInfo(name="tones", model="tones", state="ready")
 
     handlers = Handlers(
         authenticate=authenticate, database=one.database, hub=one.hub, desk=one.desk,
         search=SearchDesk(cast(Any, None), limits), engine=engine, limits=limits,
     )  # fmt: skip
-    sockets = Sockets(
-        authenticate=authenticate, handlers=handlers, hub=one.hub, engine=engine, origins=[], limits=limits
-    )
+    board = StatusBoard(engine=engine, vectors=lambda: False, alignment=list, tasks=list)
+    sockets = Sockets(authenticate=authenticate, handlers=handlers, hub=one.hub, board=board, origins=[], limits=limits)
     app = web.Application()
     sockets.attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)

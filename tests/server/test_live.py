@@ -1,10 +1,15 @@
 """The main job through the real doors: audio in, captions, events and hits out."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from parlance_client import Backoff, Client, LiveStream
 
-from tests.fakes.tones import random_sentences, talk
+from streaming.model import Encoding
+from tests.fakes.opus import packed
+from tests.fakes.tones import random_sentences, talk, write_wav
+from tests.server.test_cli import of_server, parlance_command
 from tests.support.process import Account, ServerProcess
 from tests.support.wire import Talk, Wire, wired
 
@@ -249,3 +254,65 @@ async def test_two_talks_on_one_socket_do_not_mix(wire: Wire) -> None:
     for live, texts in zip(talks, (texts_one, texts_two), strict=True):
         await live.stop()
         assert [e["text"] for e in (await live.log())[:-1]] == texts
+
+
+async def final_texts(client: Client, stream: LiveStream) -> str:
+    events = [event async for page in client.read_events(stream.room, 0) for event in page.events]
+    return " ".join(event.body["text"] for event in events if event.name == "transcript:final")
+
+
+@pytest.mark.parametrize("encoding", [Encoding.WEBM_OPUS, Encoding.OGG_OPUS])
+async def test_our_client_carries_a_container_through_lost_connections(
+    parlance: ServerProcess, alice: Account, encoding: Encoding
+) -> None:
+    said = talk(random_sentences(12, 4), silence_ms=700)
+    data = packed(said.audio, encoding)
+    backoff = Backoff(first_s=0.01, max_s=0.1)
+    async with Client(parlance.url, alice.token, backoff=backoff) as client, client.events() as events:
+        stream = await client.record(encoding=encoding.value, new_container=True)
+        await client.join(stream.room, 0)
+        for at in range(0, len(data), len(data) // 9):
+            await stream.send(data[at : at + len(data) // 9])
+            link = await client.connected()
+            link._socket.eio.ws._response.connection.transport.abort()
+        await stream.stop()
+        async for event in events:
+            if event.name == "recording:ended" and event.room == stream.room:
+                break
+        assert await final_texts(client, stream) == " ".join(said.texts)
+
+
+@pytest.mark.parametrize("encoding", [Encoding.WEBM_OPUS, Encoding.OGG_OPUS])
+async def test_a_program_that_died_goes_on_with_a_new_container(
+    parlance: ServerProcess, alice: Account, encoding: Encoding
+) -> None:
+    said = [talk(random_sentences(seed, 2), silence_ms=900) for seed in (13, 14)]
+    pieces = [packed(one.audio, encoding) for one in said]
+    async with Client(parlance.url, alice.token) as client:
+        stream = await client.record(encoding=encoding.value)
+        known = {"recording_id": stream.recording_id, "resume_token": stream.resume_token}
+        await stream.send(pieces[0])
+        while stream.buffered_bytes:
+            await client.call("events:read", {"room": stream.room, "after_seq": 0})
+    async with Client(parlance.url, alice.token) as client, client.events() as events:
+        stream = await client.record(encoding=encoding.value, new_container=True, **known)
+        await client.join(stream.room, 0)
+        assert stream.offset == len(pieces[0])
+        await stream.send(pieces[1])
+        await stream.stop()
+        async for event in events:
+            if event.name == "recording:ended" and event.room == stream.room:
+                break
+        assert await final_texts(client, stream) == " ".join(text for one in said for text in one.texts)
+
+
+@pytest.mark.parametrize("encoding", ["pcm_f32le", "mulaw", "webm_opus", "ogg_opus"])
+async def test_the_command_line_streams_in_every_encoding(
+    parlance: ServerProcess, alice: Account, tmp_path: Path, encoding: str
+) -> None:
+    said = talk(random_sentences(15, 2))
+    file = write_wav(tmp_path / "talk.wav", said.audio)
+    ran = await parlance_command(of_server(parlance, alice), "stream", str(file), "--encoding", encoding)
+    assert ran.status == 0, ran.err
+    for text in said.texts:
+        assert text in ran.out

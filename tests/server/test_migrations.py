@@ -114,8 +114,8 @@ class Cluster:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
 
-    async def execute(self, *statements: str) -> None:
-        connection = await asyncpg.connect(self._dsn)
+    async def execute(self, *statements: str, database: str = "postgres") -> None:
+        connection = await asyncpg.connect(urlsplit(self._dsn)._replace(path=f"/{database}").geturl())
         try:
             for statement in statements:
                 await connection.execute(statement)
@@ -151,7 +151,8 @@ async def works(dsn: str) -> None:
 
 
 async def test_owners_on_a_server_of_ones_own(cluster: Cluster) -> None:
-    """What PARLANCE_DATABASE_URL may name: an owner without CREATEROLE, with it, and one served by an administrator."""
+    """What PARLANCE_DATABASE_URL may name: an owner without CREATEROLE, with it, and one served by an administrator.
+    Only an administrator may install pgvector."""
     await cluster.execute(
         "CREATE ROLE plain LOGIN",
         "CREATE ROLE maker LOGIN CREATEROLE",
@@ -164,12 +165,15 @@ async def test_owners_on_a_server_of_ones_own(cluster: Cluster) -> None:
         await migrate(cluster.dsn("plain", "plain"))
     with pytest.raises(MigrationFailed, match="own the database"):
         await migrate(cluster.dsn("plain", "maker"))
-    assert await migrate(cluster.dsn("maker", "maker")) == ALL
+    with pytest.raises(MigrationFailed, match="CREATE EXTENSION vector"):
+        await migrate(cluster.dsn("maker", "maker"))
+    await cluster.execute("CREATE EXTENSION vector", database="maker")
+    assert (await migrate(cluster.dsn("maker", "maker")))[0] == "0005_vectors"
     await works(cluster.dsn("maker", "maker"))
 
     with pytest.raises(MigrationFailed, match=f"GRANT {APP_ROLE}"):
         await migrate(cluster.dsn("served", "served"))
-    await cluster.execute(f"GRANT {APP_ROLE} TO served")
+    await cluster.execute(f"GRANT {APP_ROLE} TO served", "CREATE EXTENSION vector", database="served")
     assert await migrate(cluster.dsn("served", "served")) == ALL
     await works(cluster.dsn("served", "served"))
 

@@ -1,10 +1,12 @@
-"""What a search costs: 20,000 segments in 20 tenants, counted in 8 kB buffers, which do not depend on the machine."""
+"""What a search costs: 20,000 segments in 20 tenants, counted in 8 kB buffers, which do not depend on the machine.
+And what a search by meaning finds of what it should, which an index of neighbours only approximates."""
 
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import numpy as np
 import pytest
 
 TENANTS, SEGMENTS = 20, 1_000
@@ -106,3 +108,94 @@ async def test_a_frequent_prefix_touches_no_more_than_its_candidates_when_ranked
     assert touched <= rows + 50, "357 were measured"
     _, whole, _ = await explained(filled, SEARCH.format(word=operand, prefix="true", newest="false"))
     assert whole <= rows + 200 < table_buffers, "426 were measured"
+
+
+# --- by meaning ---------------------------------------------------------------------------------------------------
+DIMENSIONS, TOPICS, NEAREST = 384, 50, 100
+NEAR = """
+SELECT segment_id, similarity
+FROM search_nearest($1, 'u', 'm', $2, 0.2, NULL, NULL, NULL, NULL, NULL, $3, $4, $5)
+"""
+PUT = """
+INSERT INTO segment_vectors (tenant_id, segment_id, spoken_at, text_key, model, embedding)
+SELECT i.tenant_id, i.segment_id, i.spoken_at, 0, 'm', v.embedding::halfvec
+FROM segment_index i JOIN unnest($2::text[], $3::text[]) AS v (segment_id, embedding) USING (segment_id)
+WHERE i.tenant_id = $1
+"""
+
+
+def drawn(count: int, seed: int) -> Any:
+    """Unit vectors around some topics, as sentences of talks are."""
+    rng = np.random.default_rng(seed)
+    topics = np.random.default_rng(0).normal(size=(TOPICS, DIMENSIONS))
+    vectors = topics[rng.integers(0, TOPICS, count)] + 1.2 * rng.normal(size=(count, DIMENSIONS))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+async def put_vectors(connection: Any, tenant: str, vectors: Any) -> None:
+    names = [f"s{n + 1}" for n in range(len(vectors))]
+    await connection.execute(PUT, tenant, names, [str(vector.tolist()) for vector in vectors])
+
+
+async def recall(connection: Any, tenant: str, vectors: Any, *, exact_max: int, first: int = 0) -> float:
+    """The share of the true neighbours from `first` on that are found, as far as they are near; of the worst query."""
+    await connection.execute("SELECT set_config('parlance.tenant', $1, false)", tenant)
+    worst = 1.0
+    for query in drawn(10, seed=99):
+        cosines = vectors @ query
+        true = [n for n in np.argsort(-cosines)[:NEAREST] if cosines[n] >= 0.201 and n >= first]
+        assert len(true) > 5, "the test asks for something"
+        rows = await connection.fetch(NEAR, tenant, query.tolist(), None, NEAREST, exact_max)
+        found = {row["segment_id"]: row["similarity"] for row in rows}
+        assert len(found) == len(rows), "each once"
+        assert all(abs(float(cosines[int(name[1:]) - 1]) - cosine) < 0.002 for name, cosine in found.items())
+        worst = min(worst, sum(f"s{n + 1}" in found for n in true) / len(true))
+    return worst
+
+
+@pytest.fixture
+async def vectors(filled: Any) -> dict[str, Any]:
+    """Of three tenants; the others have none."""
+    made = {tenant: drawn(SEGMENTS, seed=n) for n, tenant in enumerate(("t1", "t2", "t7"))}
+    for tenant, values in made.items():
+        await put_vectors(filled, tenant, values)
+    await filled.execute("ANALYZE")
+    return made
+
+
+async def test_what_is_found_of_a_tenants_neighbours(filled: Any, vectors: Any) -> None:
+    assert await recall(filled, "t7", vectors["t7"], exact_max=SEGMENTS) == 1.0
+    assert await recall(filled, "t7", vectors["t7"], exact_max=SEGMENTS // 5) >= 0.95, "by the index of neighbours"
+    await filled.execute("ALTER FUNCTION search_nearest SET hnsw.max_scan_tuples = 1")
+    await filled.execute("ALTER FUNCTION search_nearest SET hnsw.ef_search = 1")
+    assert await recall(filled, "t7", vectors["t7"], exact_max=SEGMENTS - 100) < 1.0, "the index gives up early"
+    assert await recall(filled, "t7", vectors["t7"], exact_max=SEGMENTS - 100, first=100) == 1.0, "not for the newest"
+
+
+async def test_other_sizes_of_vectors_are_compared_among_the_newest(filled: Any) -> None:
+    small = drawn(SEGMENTS, seed=3)[:, :100]
+    small /= np.linalg.norm(small, axis=1, keepdims=True)
+    await put_vectors(filled, "t7", small)
+    rows = await filled.fetch(NEAR, "t7", small[950].tolist(), None, NEAREST, 100)
+    found = {row["segment_id"] for row in rows}
+    assert "s951" in found
+    assert found <= {f"s{n}" for n in range(901, 1_001)}
+
+
+async def test_the_nearest_function_refuses_the_tenant_of_another_transaction(filled: Any, vectors: Any) -> None:
+    target = vectors["t1"][0].tolist()
+    for tenant in ("t1", None):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await filled.fetch(NEAR, tenant, target, None, NEAREST, SEGMENTS)
+    assert await filled.fetch(NEAR, "t7", vectors["t7"][0].tolist(), None, NEAREST, SEGMENTS)
+
+
+async def test_a_tenants_neighbours_cost_its_own_rows(filled: Any, vectors: Any) -> None:
+    """Each of its 1,000 index entries and vectors is looked up once, whatever the other tenants have."""
+    target = "'{" + ",".join(map(str, vectors["t7"][0].tolist())) + "}'::real[]"
+    statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" + NEAR
+    for place, value in (("$1", "'t7'"), ("$2", target), ("$3", "NULL"), ("$4", "100"), ("$5", str(SEGMENTS))):
+        statement = statement.replace(place, value)
+    rows, touched, _ = await explained(filled, statement)
+    assert 0 < rows <= NEAREST
+    assert touched <= 3 * SEGMENTS, "1,233 were measured"

@@ -57,6 +57,7 @@ async def populate(tx: Connection, tenant: str) -> None:
         user,
     )
     await tx.execute("INSERT INTO search_configs VALUES ($1, 'english')", tenant)
+    await tx.execute("INSERT INTO segment_vectors VALUES ($1, $2, now(), 0, 'm', '[1,2]')", tenant, segment)
 
 
 async def tables_with_tenant(tx: Connection) -> list[str]:
@@ -192,9 +193,12 @@ async def test_a_connection_of_ones_own_is_the_application_too(two: Database) ->
         await connection.close()
 
 
-async def test_the_two_reads_across_tenants_tell_names_only(two: Database) -> None:
+async def test_the_reads_across_tenants_tell_names_only(two: Database) -> None:
     async with two.shared_tx() as tx:
         rows = await tx.fetch("SELECT * FROM expired_streams(10)")
         assert {tuple(row) for row in rows} == {(tenant, f"r-{tenant}") for tenant in TENANTS}
+        due = await tx.fetch("SELECT * FROM vectors_due('another', 10)")
+        assert {tuple(row) for row in due} == {(tenant, f"s-{tenant}") for tenant in TENANTS}
+        assert await tx.fetchval("SELECT vectors_due_count('another')") == len(TENANTS)
         assert await tx.fetchval("SELECT tenant_by_name('tenant-b')") == "tenant-b"
         assert await tx.fetchval("SELECT tenant_by_name('tenant-c')") is None

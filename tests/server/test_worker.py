@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from server.config import ConfigError
-from server.workers.local import ENGINES, LocalRecogniser, engine_ref, worker_environment
+from server.workers.local import ENGINES, LocalRecogniser, engine_ref
+from server.workers.program import worker_environment
 from streaming.aio import Scope
 from streaming.errors import WorkerLost
 from streaming.limits import LIMITS
 from streaming.model import UtteranceSpec
 from streaming.ports import UtteranceDecoder
+from streaming.protocol.frames import FrameReader
 from streaming.recogniser import link
 from streaming.recogniser.engine import load_class
 from tests.fakes import tones
@@ -266,11 +268,11 @@ class TestLies:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", "streaming.recogniser.worker", "--engine", ENGINE,
-                "--fd", str(theirs.fileno()), pass_fds=(theirs.fileno(),), env=worker_environment(os.environ),
+                "--fd", str(theirs.fileno()), pass_fds=(theirs.fileno(),), env=worker_environment(os.environ, {}),
                 stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
         reader, writer = await asyncio.open_connection(sock=ours)
-        frames, waiting = link.FrameReader(), list[link.Answer]()
+        frames, waiting = FrameReader(link.FRAME_BYTES_MAX), list[link.Answer]()
 
         async def answer() -> link.Answer:
             while not waiting:
@@ -320,7 +322,8 @@ class TestLies:
 class TestSurroundings:
     def test_the_worker_sees_no_secret_and_one_thread(self) -> None:
         environment = worker_environment(
-            {"PATH": "/bin", "PYTHONPATH": "/elsewhere", "PARLANCE_SECRET": "s", "PARLANCE_MODEL": "m"}
+            {"PATH": "/bin", "PYTHONPATH": "/elsewhere", "PARLANCE_SECRET": "s", "PARLANCE_MODEL": "theirs"},
+            {"PARLANCE_MODEL": "m"},
         )
         assert environment["PATH"] == "/bin"
         assert environment["PARLANCE_MODEL"] == "m"
@@ -329,9 +332,9 @@ class TestSurroundings:
         assert environment["OMP_NUM_THREADS"] == "1"
 
     def test_engine_names(self) -> None:
-        assert engine_ref("auto") == engine_ref("pocketsphinx") == ENGINES["pocketsphinx"]
+        assert engine_ref("pocketsphinx") == ENGINES["pocketsphinx"]
         assert engine_ref(ENGINE) == ENGINE
-        assert load_class(engine_ref("auto")).__name__ == "PocketSphinxEngine"
+        assert load_class(engine_ref("pocketsphinx")).__name__ == "PocketSphinxEngine"
         with pytest.raises(ConfigError, match="whisper9000"):
             engine_ref("whisper9000")
 

@@ -8,6 +8,8 @@ import random
 
 import pytest
 
+from streaming.model import SAMPLE_RATE, Encoding
+from tests.fakes.opus import format_of, packed
 from tests.fakes.recogniser import Call
 from tests.fakes.tones import random_sentences, talk
 from tests.sim import clock
@@ -21,6 +23,7 @@ KINDS = {
     "crashes": Trouble(crash=0.3, power=0.5, cut=0.02),
     "everything": Trouble(worker=0.03, commit=0.2, answer=0.2, cut=0.03, crash=0.15, power=0.5, leave=0.05),
 }
+OPUS = (format_of(Encoding.WEBM_OPUS), format_of(Encoding.OGG_OPUS))
 QUICK_SEEDS, SOAK_SEEDS = 5, 200
 
 
@@ -41,14 +44,16 @@ async def history(world: World) -> None:
     tasks = []
     for number in range(3):
         name = f"recording:{number}"
-        rate = rng.choice([8_000, 16_000, 44_100, 48_000])
+        fmt = rng.choice([mono(8_000), mono(16_000), mono(44_100), mono(48_000), *OPUS])
+        packs = fmt.encoding.is_container
         said = talk(
             random_sentences(rng.randrange(10**6), rng.randint(2, 5)), silence_ms=rng.randint(650, 2_500),
-            sample_rate=rate,
+            sample_rate=SAMPLE_RATE if packs else fmt.sample_rate,
         )  # fmt: skip
         texts[name] = said.texts
         listeners[name] = Listener()
-        tasks.append(asyncio.ensure_future(world.talk(name, said.audio.tobytes(), mono(rate))))
+        audio = packed(said.audio, fmt.encoding) if packs else said.audio.tobytes()
+        tasks.append(asyncio.ensure_future(world.talk(name, audio, fmt)))
         tasks.append(asyncio.ensure_future(world.listen(name, listeners[name])))
     tasks.append(asyncio.ensure_future(world.fate(list(tasks))))
     await asyncio.gather(*tasks)

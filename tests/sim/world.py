@@ -16,11 +16,13 @@ import msgspec
 from server.rooms.hub import Hub, RoomKey
 from server.store.feed import Event, Head
 from streaming.aio import Scope, cancel_and_wait
+from streaming.audio.decode import DecodeStart, begin_at
 from streaming.audio.endpoint import CONVERSATION
+from streaming.audio.parts import OPUS_PER_SAMPLE
 from streaming.audio.vad import SoundDetector
 from streaming.errors import Fenced, StreamEnded, Unavailable, WorkerLost
 from streaming.limits import LIMITS
-from streaming.model import AudioFormat, Encoding, Partial, Segment, UtteranceSpec
+from streaming.model import AudioFormat, Encoding, Part, Partial, Segment, UtteranceSpec
 from streaming.pipeline import Pipeline, StreamPlan
 from streaming.protocol.offsets import OffsetLedger
 from streaming.protocol.session import Input, State, advance
@@ -167,9 +169,15 @@ class Live:
         self.name = name
         self.epoch = row.epoch
         self.state = State.LIVE
+        self.fmt = fmt
         self.log = world.disks[name]
         self._world = world
-        plan = StreamPlan(f"{name}.{row.epoch}", fmt, "auto", (), CONVERSATION, row.committed_sample, row.next_ordinal)
+        begin = None
+        if fmt.encoding.is_container:
+            begin = begin_of(self.log, self.log.parts, row.committed_sample)
+        plan = StreamPlan(
+            f"{name}.{row.epoch}", fmt, "auto", (), CONVERSATION, row.committed_sample, row.next_ordinal, begin
+        )
         rate = fmt.bytes_per_second
         self.ledger = OffsetLedger(
             received=self.log.end,
@@ -182,7 +190,7 @@ class Live:
         self.sink = Sink(name, row.epoch, world.store, world.hub)
         self.pipeline = Pipeline(
             plan, tape=self.tape, recogniser=world.recogniser, detector=SoundDetector(), sink=self.sink,
-            limits=LIMITS_SMALL,
+            limits=LIMITS_SMALL, on_parts=self.log.keep_parts,
         )  # fmt: skip
 
     def chunk(self, offset: int, audio: bytes) -> None:
@@ -293,7 +301,7 @@ class World:
         if power:
             for name, n_bytes in durable.items():
                 log = self.disks[name]
-                del log.data[self.rng.randint(n_bytes, log.end) :]
+                log.cut(self.rng.randint(n_bytes, log.end))
         self.boot()
 
     async def shut_down(self) -> None:
@@ -361,7 +369,8 @@ class World:
         """One chunk within the credit, sometimes with bytes that were sent before."""
         again = self.rng.choice([0, 0, 0, 700, 5_001])
         start = max(0, sent - again)
-        end = min(len(audio), sent + min(live.ledger.credit, self.rng.choice([1, 640, 3_201, 16_000, 60_000])))
+        sizes = [1, 90, 400, 2_001, 8_000] if live.fmt.encoding.is_container else [1, 640, 3_201, 16_000, 60_000]
+        end = min(len(audio), sent + min(live.ledger.credit, self.rng.choice(sizes)))
         if end > sent:
             live.chunk(start, audio[start:end])
         return end
@@ -385,6 +394,15 @@ class World:
             await asyncio.sleep(self.rng.uniform(0.1, 4.0))
             if self.rng.random() < self.trouble.crash:
                 await self.crash(power=self.rng.random() < self.trouble.power)
+
+
+def begin_of(log: MemoryLog, parts: list[Part], committed_sample: int) -> DecodeStart:
+    """`server.live.opening` for one container."""
+    part = begin_at(parts, committed_sample * OPUS_PER_SAMPLE)
+    if part is None:
+        return DecodeStart(sample=committed_sample)
+    header = log.read_range(part.container, part.container + part.header_bytes)
+    return DecodeStart(sample=committed_sample, offset=part.offset, part=part, header=header)
 
 
 def mono(rate: int) -> AudioFormat:

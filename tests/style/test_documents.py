@@ -1,5 +1,5 @@
 """What can be checked of the documents: links resolve, and every name they give (settings, events, codes, limits,
-metrics, paths, commands, files, tests) is a name that the program has."""
+metrics, paths, commands, files, tests, pictures) is a name that the program has."""
 
 import itertools
 import re
@@ -8,16 +8,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import server.workers.remote  # noqa: F401 - registers a metric of its own
+from server.cli import cli
 from server.config import Config
+from server.console.models import models
 from server.edge.errors import HTTP_STATUS
 from server.telemetry import METRICS
 from streaming.limits import Limits
-from streaming.protocol.messages import CLIENT_EVENTS, SERVER_EVENTS
+from streaming.protocol.messages import CLIENT_EVENTS, SERVER_EVENTS, RecordingStart
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("clients/python/*.md"), *ROOT.glob("clients/js/sdk/*.md")]
-)
+PLACES = ("", "docs", "docs/images", "clients/python", "clients/js/sdk", "tests/models/*", "tests/models/*/*")
+DOCUMENTS = sorted(path for place in PLACES for path in ROOT.glob(f"{place}/*.md".lstrip("/")))
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 EVENTS = CLIENT_EVENTS.keys() | SERVER_EVENTS.keys()
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -27,6 +29,7 @@ HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 EVENT = re.compile(r"[a-z]+(?::[a-z]+)+")
 FILE = re.compile(r"(?<![\w/])(?:streaming|server|search|auth|clients|tests|scripts|bench|docs|requirements)/[\w./-]*")
 PATH = re.compile(r"(?:GET |POST )?(/(?:v1/\S+|healthz|readyz|metrics))(?: |$)")
+ROW_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 MADE = frozenset({"bench/results/"})
 """Named, and not in a fresh checkout."""
 
@@ -99,7 +102,7 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
 def test_the_protocol_page_knows_every_event_and_no_other() -> None:
     text = prose("docs/protocol.md")
     before, _, after = text.partition("## What of version 1 is not there yet")
-    absent, _, after = after.partition("The types")
+    absent, _, after = after.partition("The type ")
     mentioned = {event for part in (before, after) for code in CODE.findall(part) for event in EVENT.findall(code)}
     assert mentioned == {event for event in EVENTS if ":" in event}
     assert not EVENTS & {code for code in CODE.findall(absent) if EVENT.fullmatch(code)}
@@ -123,7 +126,8 @@ def test_limits_metrics_and_paths_are_those_of_the_program() -> None:
     metrics = {name.partition("{")[0].removesuffix("_total") for name in named(rows) if name.startswith("parlance_")}
     assert metrics == {metric.name for metric in METRICS.registry.collect()}
 
-    routes = set(re.findall(r'web\.(?:get|post)\("([^"]+)"', read("server/edge/http.py")))
+    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("server/edge/*.py")]
+    routes = set(re.findall(r'web\.(?:get|post)\("([^"]+)"', "".join(sources)))
     for name in ("README.md", "docs/protocol.md", "docs/operations.md"):
         given = {match[1] for code in CODE.findall(prose(name)) if (match := PATH.match(code))}
         assert given, name
@@ -132,8 +136,49 @@ def test_limits_metrics_and_paths_are_those_of_the_program() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_commands_exist(name: str) -> None:
-    commands = set(re.findall(r"^def (\w+)\(", read("server/cli.py"), re.MULTILINE))
     given = set(re.findall(r"(?:\.venv/bin/|`)parlance ([a-z]+)", read(name)))
-    assert given <= commands
+    assert given <= cli.commands.keys()
+    assert set(re.findall(r"\bparlance models ([a-z]+)", read(name))) <= models.commands.keys()
     targets = set(re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)(?:\w+=\S+ )?make (\w+)", read(name), re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("heading", ["## Events", "## A stream's order", "## Audio", "## Containers", "## Over HTTP"])
+def test_every_bad_input_has_its_test(heading: str) -> None:
+    rows = tables(read("docs/bad-input.md"), heading)
+    assert rows
+    for cells in rows:
+        assert len(cells) == 3, cells
+        tests = ROW_TEST.findall(cells[2])
+        assert tests, f"no test: {cells}"
+        assert ", ".join(f"`{file}::{test}`" for file, test in tests) == cells[2], f"not only tests: {cells[2]}"
+        for file, test in tests:
+            assert re.search(rf"def {test}\(", read(file)), f"{file} has no {test}"
+
+
+def test_bad_input_answers_with_codes_of_the_protocol() -> None:
+    rows = [row for heading in ("## A stream's order", "## Audio", "## Containers", "## Over HTTP") for row in
+            tables(read("docs/bad-input.md"), heading)]  # fmt: skip
+    codes = {name for row in rows for name in CODE.findall(row[1]) if re.fullmatch(r"[a-z]+(_[a-z]+)+", name)}
+    assert codes - HTTP_STATUS.keys() <= {"expected_offset", "new_container"}
+
+
+def test_the_encodings_are_those_of_the_protocol() -> None:
+    told = set(named(tables(read("docs/protocol.md"), "## Encodings")))
+    fields = {field.name: field for field in msgspec.inspect.type_info(RecordingStart).fields}
+    assert told == set(fields["encoding"].type.values)
+
+
+def test_log_lines_are_written_somewhere() -> None:
+    lines = {row[0] for row in tables(read("docs/operations.md"), "## Logs")}
+    sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("server/**/*.py"))
+    told = {line for cell in lines for line in CODE.findall(cell)}
+    assert told
+    assert [line for line in sorted(told) if f'"{line}' not in sources] == []
+
+
+def test_every_picture_is_used_and_explained() -> None:
+    pictures = {path.name for path in ROOT.glob("docs/images/*.png")}
+    assert pictures
+    assert pictures == set(re.findall(r"docs/images/([\w-]+\.png)", read("README.md")))
+    assert pictures == set(CODE.findall(read("docs/images/README.md"))) & pictures

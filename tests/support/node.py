@@ -22,6 +22,7 @@ from server.store.pool import Database
 from streaming.aio import Scope
 from streaming.errors import ParlanceError
 from streaming.limits import LIMITS, Limits
+from streaming.model import Capabilities
 from streaming.ports import Recogniser
 from streaming.protocol.messages import RecordingAck, RecordingStart
 
@@ -71,6 +72,27 @@ class Peer:
             self._wakers.discard(waker)
 
 
+class Always:
+    """The desk's `EnginePool` with one recogniser for ever."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self.recogniser = recogniser
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.recogniser.capabilities
+
+    def remote_allowed(self, _tenant_name: str) -> bool:
+        return False
+
+    def lease(self, *, remote: str) -> "Always":
+        assert not remote
+        return self
+
+    def release(self) -> None:
+        pass
+
+
 class Node:
     """`crash` drops everything without a goodbye; leaving the context is an orderly shutdown."""
 
@@ -86,7 +108,7 @@ class Node:
             media=self.media,
             hub=self.hub,
             committer=self.committer,
-            recogniser=recogniser,
+            engines=Always(recogniser),
             node=name,
             abandon_ms=limits.abandon_ms,
             limits=limits,
@@ -99,10 +121,12 @@ class Node:
         self.scope.spawn(self.hub.catch_up(peer, (who.tenant_id, room)), name="catch up")
 
     async def start(self, peer: Peer, who: Identity, **options: Any) -> Started:
-        return await self.desk.start(who, peer, RecordingStart(encoding="pcm_s16le", sample_rate=16_000, **options))
+        wanted = {"encoding": "pcm_s16le", "sample_rate": 16_000, **options}
+        return await self.desk.start(who, peer, RecordingStart(**wanted))
 
-    async def resume(self, peer: Peer, who: Identity, started: Started) -> Started:
-        return await self.start(peer, who, recording_id=started.stream.recording_id, resume_token=started.resume_token)
+    async def resume(self, peer: Peer, who: Identity, started: Started, **options: Any) -> Started:
+        known = {"recording_id": started.stream.recording_id, "resume_token": started.resume_token}
+        return await self.start(peer, who, **known, **options)
 
     async def crash(self) -> None:
         """Nothing is released, nothing more is written."""

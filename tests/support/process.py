@@ -49,6 +49,7 @@ class ServerProcess:
             "PARLANCE_DATA_DIR": str(data_dir),
             "PARLANCE_ENGINE": engine,
             "PARLANCE_OFFLINE": "1",
+            "PARLANCE_MODELS_ENV": "off",
             "PARLANCE_LOG_FORMAT": "text",
             **{f"PARLANCE_{name.upper()}": value for name, value in settings.items()},
         }

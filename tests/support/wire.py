@@ -112,6 +112,7 @@ class Talk:
         self.stream_id = ""
         self.resume_token = ""
         self.sent = 0
+        self._granted = 0
 
     @property
     def room(self) -> str:
@@ -123,6 +124,7 @@ class Talk:
         )
         self.recording_id, self.stream_id = answer["recording_id"], answer["stream_id"]
         self.resume_token, self.sent = answer["resume_token"], answer["offset"]
+        self._granted = answer["offset"] + answer["credit_bytes"]
         return answer
 
     async def resume(self, wire: Wire) -> dict[str, Any]:
@@ -144,8 +146,7 @@ class Talk:
                 await asyncio.sleep(len(data) / (2 * self.rate) / speed)
 
     async def _credit(self, end: int) -> None:
-        initial = 20 * 2 * self.rate
-        if end <= initial:
+        if end <= self._granted:
             return
         await self.wire.wait(
             "voice:recording:ack",

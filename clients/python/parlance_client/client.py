@@ -44,6 +44,8 @@ EVENTS_MAX = 4_096
 SEARCH_ANSWERS_MAX = 8
 """A query is answered by two phases, a failure or a supersession."""
 SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1}
+PCM_RATE, MULAW_RATE = 16_000, 8_000
+"""Hz, where the caller names none."""
 
 
 class Client:
@@ -167,19 +169,29 @@ class Client:
         self,
         *,
         encoding: str = "pcm_s16le",
-        sample_rate: int | None = 16_000,
-        channels: int | None = 1,
+        sample_rate: int | None = None,
+        channels: int | None = None,
+        new_container: bool = False,
         ring_bytes: int = RING_BYTES,
         **options: Any,
     ) -> LiveStream:
-        """Start a live stream. `options`: title, visibility, language, diarize, endpointing_ms, vocabulary, words;
-        `recording_id` with `resume_token` continue a stream of an earlier process at the stream's `offset`.
+        """Start a live stream. `encoding`: pcm_s16le, pcm_f32le, mulaw, webm_opus or ogg_opus; `sample_rate` and
+        `channels` of raw samples (None: 16 kHz, mulaw 8 kHz, mono; a container knows its own). `options`: title,
+        visibility, language, diarize, endpointing_ms, vocabulary, words; `recording_id` with `resume_token` continue a
+        stream of an earlier process at the stream's `offset`: with the same container, or, with `new_container`, with
+        another one that begins there. After a lost connection the same container goes on by itself.
 
         Raises as `call`."""
-        wanted = {"encoding": encoding, "sample_rate": sample_rate, "channels": channels, **options}
+        wanted: dict[str, Any] = {"encoding": encoding, **options}
+        frame_bytes = 1
+        if encoding in SAMPLE_BYTES:
+            wanted["sample_rate"] = sample_rate or (MULAW_RATE if encoding == "mulaw" else PCM_RATE)
+            wanted["channels"] = channels or 1
+            frame_bytes = SAMPLE_BYTES[encoding] * wanted["channels"]
         wanted = {key: value for key, value in wanted.items() if value is not None}
-        frame_bytes = SAMPLE_BYTES[encoding] * (channels or 1) if encoding in SAMPLE_BYTES else 1
         again = {key: value for key, value in wanted.items() if key not in ("recording_id", "resume_token")}
+        if new_container:
+            wanted["new_container"] = True  # once: a take-over goes on inside it
         link = self._now()
         streams: list[LiveStream] = []
 

@@ -4,10 +4,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from server import doctor
 from server.config import Config
 from server.doctor import Level
+from server.models.cache import repo_folder
+from server.models.catalogue import MODELS, TORCH_ALIGNERS
+from server.models.environment import MARKER
 
 
 def test_an_old_python_fails() -> None:
@@ -48,11 +52,163 @@ async def test_a_database_that_does_not_answer_fails() -> None:
     assert "nobody" not in check.text, "the address may hold a password"
 
 
-def test_the_engine_without_a_download_is_a_warning() -> None:
-    assert doctor.engine(Config()).level is Level.WARN
-    assert doctor.engine(Config(engine="package.module:Engine")).level is Level.OK
+# --- engine -----------------------------------------------------------------------------------------------------------
+def whisper(cache: Path, name: str) -> Path:
+    """A Whisper in the cache, as far as names of files go."""
+    folder = repo_folder(cache, MODELS[name].repo)
+    path = folder / "snapshots" / "c0ffee"
+    path.mkdir(parents=True)
+    for file in ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt"):
+        (path / file).write_text("")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("c0ffee")
+    return path
+
+
+def test_the_engine_without_a_download_is_a_warning(tmp_path: Path) -> None:
+    check = doctor.engine(Config(), tmp_path)
+    assert check.level is Level.WARN
+    assert "PocketSphinx" in check.text
+    assert "`parlance models pull default`" in check.text
+    assert "the running server fetches one" in check.text
+    assert "the running server" not in doctor.engine(Config(offline=True), tmp_path).text
+    assert "PARLANCE_ENGINE says so" in doctor.engine(Config(engine="pocketsphinx"), tmp_path).text
+    assert doctor.engine(Config(engine="package.module:Engine"), tmp_path).level is Level.OK
+
+
+def test_the_whisper_that_would_be_used_is_named(tmp_path: Path) -> None:
+    whisper(tmp_path, "small")
+    own = whisper(tmp_path / "elsewhere", "tiny.en")
+    for config, said in (
+        (Config(), "Whisper small, the best here"),
+        (Config(engine="whisperx"), "Whisper small"),
+        (Config(model="small"), "Whisper small, as PARLANCE_MODEL says"),
+        (Config(model=str(own)), "as PARLANCE_MODEL says"),
+    ):
+        check = doctor.engine(config, tmp_path)
+        assert (check.level, said in check.text) == (Level.OK, True), check.text
+
+
+def test_a_model_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
+    whisper(tmp_path, "small")
+    check = doctor.engine(Config(model="base"), tmp_path)
+    assert check.level is Level.WARN
+    assert "PARLANCE_MODEL is base, which is not here; run `parlance models pull base`" in check.text
+    check = doctor.engine(Config(model="base", engine="whisperx"), tmp_path)
+    assert check.level is Level.FAIL
+    assert "no Whisper called base is here" in check.text
 
 
 def test_the_voice_detector_is_needed() -> None:
-    assert doctor.models(lambda _: True).level is Level.OK
-    assert doctor.models(lambda name: name != "silero_vad").level is Level.FAIL
+    assert doctor.voice_detector(lambda _: True).level is Level.OK
+    assert doctor.voice_detector(lambda name: name != "silero_vad").level is Level.FAIL
+
+
+# --- models environment, and what needs it ----------------------------------------------------------------------------
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone with pinned requirements and an installer, without an environment."""
+    monkeypatch.setenv("PATH", "")
+    path = tmp_path / "clone"
+    (path / "requirements").mkdir(parents=True)
+    (path / "requirements" / "models.txt").write_text("whisperx==3.8.6 --hash=sha256:00\n")
+    uv = path / ".tools" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text("#!/bin/sh\n")
+    uv.chmod(0o755)
+    return path
+
+
+def installed(folder: Path) -> None:
+    for name in ("sentence_transformers", "torch", "whisperx"):
+        (folder / "lib" / "python3.11" / "site-packages" / name).mkdir(parents=True)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").touch()
+
+
+def test_the_models_environment_and_what_stands_in_its_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(config: Config) -> str:
+        check = doctor.models_environment(config, root)
+        assert check.level is Level.WARN
+        return check.text
+
+    monkeypatch.setattr(doctor.environment, "room_wanted", lambda _: 1)
+    assert "the running server installs it" in said(Config())
+    assert "without PARLANCE_OFFLINE" in said(Config(offline=True))
+    monkeypatch.setattr(doctor.environment, "room_wanted", lambda _: 10**18)
+    assert "GB are free" in said(Config())
+    (root / ".tools" / "bin" / "uv").unlink()
+    assert "uv, which installs it, was not found" in said(Config())
+    (root / "requirements" / "models.txt").unlink()
+    assert "set PARLANCE_MODELS_ENV" in said(Config())
+    assert doctor.models_environment(Config(models_env="off"), root).level is Level.OK
+    installed(root / ".venv-models")
+    assert doctor.models_environment(Config(), root).level is Level.OK
+    (root / ".venv-models" / MARKER).write_text("0")
+    assert "half installed" in said(Config())
+
+
+def test_what_needs_the_models_environment(root: Path, tmp_path: Path) -> None:
+    cache, torch = tmp_path / "hub", tmp_path / "torch"
+    for config in (Config(), Config(models_env="off")):
+        assert doctor.vectors(config, root, cache).level is Level.WARN
+        assert doctor.word_times(config, root, cache, torch).level is Level.WARN
+    installed(root / ".venv-models")
+    assert doctor.vectors(Config(), root, cache).level is Level.OK
+    check = doctor.word_times(Config(), root, cache, torch)
+    assert check.level is Level.WARN
+    assert "`parlance models pull align-en`" in check.text
+    torch.mkdir()
+    (torch / TORCH_ALIGNERS["en"]).touch()
+    assert doctor.word_times(Config(), root, cache, torch).text == "for en"
+
+
+def test_models_of_ones_own_must_be_here(root: Path, tmp_path: Path) -> None:
+    installed(root / ".venv-models")
+    own = tmp_path / "own"
+    own.mkdir()
+    config = Config(embedding_model="somebody/vectors", align_model="somebody/aligner")
+    for check in (doctor.vectors(config, root, tmp_path), doctor.word_times(config, root, tmp_path, tmp_path)):
+        assert check.level is Level.WARN
+        assert "`parlance models pull somebody/" in check.text
+    (own / "config.json").write_text("{}")
+    (own / "model.safetensors").touch()
+    config = Config(embedding_model=str(own), align_model=str(own))
+    for check in (doctor.vectors(config, root, tmp_path), doctor.word_times(config, root, tmp_path, tmp_path)):
+        assert check.level is Level.OK
+
+
+# --- remote recogniser ------------------------------------------------------------------------------------------------
+async def served(status: int) -> tuple[web.AppRunner, str, list[str]]:
+    keys: list[str] = []
+
+    async def models(request: web.Request) -> web.Response:
+        keys.append(request.headers.get("Authorization", ""))
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    return runner, f"http://127.0.0.1:{port}/v1/", keys
+
+
+@pytest.mark.parametrize(("status", "level"), [(200, Level.OK), (404, Level.OK), (401, Level.WARN), (503, Level.WARN)])
+async def test_the_remote_recogniser_is_asked(status: int, level: Level) -> None:
+    runner, url, keys = await served(status)
+    try:
+        check = await doctor.remote(Config(remote_url=url, remote_key="sk-secret", remote_tenants=("acme",)))
+    finally:
+        await runner.cleanup()
+    assert check.level is level
+    assert keys == ["Bearer sk-secret"]
+    assert "secret" not in check.text
+
+
+async def test_a_remote_recogniser_that_is_not_there_is_a_warning() -> None:
+    check = await doctor.remote(Config(remote_url="http://127.0.0.1:9", remote_tenants=("*",)))
+    assert check.level is Level.WARN
+    assert "cannot be reached" in check.text

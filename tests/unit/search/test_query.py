@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.model import Cursor, Filters, Position, Query, Sort
+from search.model import Cursor, Filters, Mode, Position, Query, Sort
 from search.query import (
     TEXT_WORDS_MAX,
     WORD_CHARS_MAX,
     decode_cursor,
     encode_cursor,
     folded_text,
+    has_meaning,
     nfc,
     parse,
     query_key,
@@ -148,6 +149,23 @@ def test_language_filters_are_lower_case() -> None:
     assert parse("tea", filters=Filters(languages=("en-US",))).filters.languages == ("en-us",)
 
 
+# --- meaning ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("typed", ["", "?!", "m", "the", "who is it", "What about you", "don't", "is it w", "天", "1"])
+def test_what_says_nothing_of_its_own_is_not_embedded(typed: str) -> None:
+    assert not has_meaning(parse(typed))
+
+
+@pytest.mark.parametrize("typed", ["mo", "the budget", "who paid", "天气", "über", "42", "isn't working", "und der"])
+def test_what_says_something_is(typed: str) -> None:
+    assert has_meaning(parse(typed))
+
+
+def test_the_typed_text_is_kept_for_its_meaning() -> None:
+    assert parse("  Don't pay,\ncafe\u0301! ").text == "Don't pay,\ncaf\u00e9!"
+    assert parse("\ud800lone \udfff surrogates").text == "lone  surrogates"
+    assert parse("tea").mode is Mode.HYBRID
+
+
 # --- cursors ------------------------------------------------------------------------------------------------------
 QUERY = parse("tea")
 CURSOR = Cursor(query_key(QUERY), Position(0.25, 1_700_000_000_000_000, "s1"), 1_700_000_000_000_001, None)
@@ -193,6 +211,8 @@ def test_a_forged_cursor_is_refused(content: Any) -> None:
         parse("tea "),
         parse("coffee"),
         parse("tea", sort=Sort.NEWEST),
+        parse("tea", mode=Mode.SEMANTIC),
+        parse("tea", mode=Mode.KEYWORD),
         parse("tea", filters=Filters(speakers=("S1",))),
     ],
 )

@@ -61,6 +61,12 @@ async def test_bytes_come_in_pieces_of_the_limit_and_marks_between_them() -> Non
     assert pending(subject.next())
 
 
+async def test_pieces_may_be_smaller_than_the_limit() -> None:
+    log = Log()
+    subject = Tape(log, position=0, end=log.grow(7), limits=SMALL, piece_bytes=3)
+    assert [len(await subject.next()) for _ in range(3)] == [3, 3, 1]  # type: ignore[arg-type]
+
+
 async def test_a_position_behind_the_end_waits_for_the_audio_and_passes_marks() -> None:
     log = Log()
     log.grow(10)

@@ -1,8 +1,10 @@
 /** Which of the page's two faces is shown: the sign-in, or the workspace. */
 
-import { SignInScreen } from "./SignInScreen.js";
-import { useAccess, type SignIn } from "./session.js";
-import { Workspace } from "./Workspace.js";
+import { PlayerProvider } from "./player/usePlayer.js";
+import { Workspace } from "./shell/Workspace.js";
+import { SignInScreen } from "./signin/SignInScreen.js";
+import { useAccess, type SignIn } from "./signin/session.js";
+import { Said } from "./ui/Said.js";
 
 export function App({ beginning }: { beginning: Promise<SignIn> }) {
   const access = useAccess(beginning);
@@ -12,6 +14,12 @@ export function App({ beginning }: { beginning: Promise<SignIn> }) {
     case "out":
       return <SignInScreen signIn={access.signIn} onToken={access.useToken} />;
     case "in":
-      return <Workspace session={access.signIn.session} access={access} />;
+      return (
+        <Said>
+          <PlayerProvider token={access.signIn.session.token}>
+            <Workspace session={access.signIn.session} access={access} />
+          </PlayerProvider>
+        </Said>
+      );
   }
 }

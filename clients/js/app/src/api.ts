@@ -38,6 +38,19 @@ export function readTranscript(token: string, recordingId: string): Promise<Tran
   return request(`/v1/recordings/${encodeURIComponent(recordingId)}/transcript.json`, {}, token);
 }
 
+export interface Ticket {
+  ticket: string;
+  /** Unix seconds. */
+  expires_at: number;
+}
+
+/** A key to one recording's sound for an element that cannot send a token. */
+export async function mediaTicket(token: string, recordingId: string): Promise<Ticket & { url: string }> {
+  const path = `/v1/recordings/${encodeURIComponent(recordingId)}/media`;
+  const given = await request<Ticket>("/v1/tickets", { method: "POST", body: JSON.stringify({ path }) }, token);
+  return { ...given, url: `${path}?ticket=${encodeURIComponent(given.ticket)}` };
+}
+
 async function request<T>(path: string, init: RequestInit, token?: string): Promise<T> {
   const headers: Record<string, string> = { accept: "application/json" };
   if (init.body) headers["content-type"] = "application/json";

@@ -1,12 +1,18 @@
 /** The page's pure parts. */
 
-import type { Recording, RecordingProgress } from "@parlance/client";
+import { FINE, type CaptionSegment, type Recording, type RecordingProgress, type SearchHit } from "@parlance/client";
 import { describe, expect, test } from "vitest";
-import { clock, duration, meterShare } from "../src/format.js";
-import { standing } from "../src/RecorderBar.js";
-import { NO_LIBRARY, withEvent, withPage } from "../src/recordings.js";
-import { hrefOf, parseRoute } from "../src/route.js";
-import { readStored, renewIn } from "../src/session.js";
+import { clock, duration, meterShare } from "../src/shell/format.js";
+import { NO_LIBRARY, withEvent, withPage } from "../src/library/recordings.js";
+import { hrefOf, parseRoute } from "../src/shell/route.js";
+import { piecesOf, segmentAt, wordAt } from "../src/captions/words.js";
+import { captureOptions, FIRST_CHOICES, recordingOptions } from "../src/record/choices.js";
+import { isQuiet, quietSince, standing } from "../src/record/standing.js";
+import { microphoneChoices } from "../src/record/useMicrophones.js";
+import { mergeHits } from "../src/search/hits.js";
+import { engineWords } from "../src/shell/ServerStrip.js";
+import { readTheme } from "../src/shell/theme.js";
+import { readStored, renewIn } from "../src/signin/session.js";
 
 test("times read as people write them", () => {
   expect([0, 59_999, 60_000, 3_599_999, 3_600_000].map(clock)).toEqual(["0:00", "0:59", "1:00", "59:59", "1:00:00"]);
@@ -20,20 +26,27 @@ test("the meter is logarithmic and bounded", () => {
 
 describe("routes", () => {
   test.each([
-    ["", null, null],
-    ["#/", null, null],
-    ["#/r/", null, null],
-    ["#/x/1", null, null],
-    ["#/r/a%2Fb", "a/b", null],
-    ["#/r/a/sg_1", "a", "sg_1"],
-    ["#/r/%E0%A4%A", null, null],
-  ])("%s", (hash, recordingId, segmentId) => {
-    expect(parseRoute(hash)).toEqual({ recordingId, segmentId });
+    ["", null, null, null],
+    ["#/", null, null, null],
+    ["#/r/", null, null, null],
+    ["#/x/1", null, null, null],
+    ["#/r/a%2Fb", "a/b", null, null],
+    ["#/r/a/sg_1", "a", "sg_1", null],
+    ["#/r/%E0%A4%A", null, null, null],
+    ["#/r/a?t=83.5", "a", null, 83_500],
+    ["#/r/a?t=0", "a", null, 0],
+    ["#/r/a?t=-1", "a", null, null],
+    ["#/r/a?t=soon", "a", null, null],
+  ])("%s", (hash, recordingId, segmentId, atMs) => {
+    expect(parseRoute(hash)).toEqual({ recordingId, segmentId, atMs });
   });
 
   test("an address leads back to its place", () => {
-    for (const [recording, segment] of [["a/b c", "x?y"], ["ü", undefined]] as const) {
-      expect(parseRoute(hrefOf(recording, segment))).toEqual({ recordingId: recording, segmentId: segment ?? null });
+    for (const [recordingId, place] of [["a/b c", { segmentId: "x?y" }], ["ü", {}], ["r", { atMs: 61_200 }]] as const) {
+      expect(parseRoute(hrefOf(recordingId, place))).toEqual({
+        ...{ recordingId, segmentId: null, atMs: null },
+        ...place,
+      });
     }
   });
 });
@@ -87,11 +100,98 @@ describe("session", () => {
 });
 
 test("how a recording stands is told in words, and only when there is something to tell", () => {
-  const fine: RecordingProgress = { capturedMs: 9_000, unsentMs: 0, lagMs: 300, degraded: false, level: 0.1 };
+  const fine: RecordingProgress = { capturedMs: 9_000, unsentMs: 0, keptMs: 500, health: FINE, level: 0.1 };
+  const waiting = { ...fine, unsentMs: 4_000, keptMs: 5_000 };
   expect(standing("live", fine, "live")).toBe("");
-  expect(standing("live", { ...fine, lagMs: 3_400 }, "live")).toBe("Captions are 3 s behind.");
-  expect(standing("live", { ...fine, degraded: true }, "live")).toContain("nothing is lost");
-  expect(standing("reconnecting", { ...fine, unsentMs: 75_000 }, "reconnecting")).toContain("on this device: 1 min to send");
-  expect(standing("stopping", { ...fine, unsentMs: 4_000 }, "live")).toBe("Sending the last 4 s…");
-  expect(standing("live", { ...fine, unsentMs: 4_000 }, "live")).toBe("Catching up: 4 s to send");
+  expect(standing("live", { ...fine, health: { ...FINE, isBehind: true, lagMs: 3_400 } }, "live")).toBe("Captions are 3 s behind.");
+  expect(standing("live", { ...fine, health: { ...FINE, isBusy: true } }, "live")).toContain("nothing is lost");
+  expect(standing("reconnecting", { ...fine, keptMs: 12_000 }, "reconnecting")).toBe(
+    "No connection. Recording goes on: 12 s kept here, nothing is lost.",
+  );
+  expect(standing("stopping", waiting, "live")).toBe("Sending the last 4 s…");
+  expect(standing("live", { ...waiting, health: { ...FINE, isCatchingUp: true } }, "live")).toBe("Catching up: 4 s to send.");
+  expect(standing("paused", fine, "live")).toBe("Paused");
+});
+
+test("a silent microphone is noticed, a pause in speech is not", () => {
+  const at = (capturedMs: number, level: number): RecordingProgress => {
+    return { capturedMs, unsentMs: 0, keptMs: 0, health: FINE, level };
+  };
+  let since = 0;
+  for (const progress of [at(1_000, 0.2), at(3_000, 0), at(6_900, 0.001)]) {
+    since = quietSince(since, progress);
+    expect(isQuiet(since, progress)).toBe(false);
+  }
+  expect(isQuiet(since, at(7_000, 0))).toBe(true);
+  expect(isQuiet(quietSince(since, at(7_100, 0.1)), at(7_100, 0.1))).toBe(false);
+});
+
+describe("words in a transcript", () => {
+  const word = (w: string, start_ms: number) => ({ w, start_ms, end_ms: start_ms + 100, p: 1 });
+  const segment = (text: string, start_ms: number, ...words: ReturnType<typeof word>[]) =>
+    ({ segment_id: text, text, start_ms, end_ms: start_ms + 900, words }) as CaptionSegment;
+
+  test("a text is cut at its words, and joined it is the text", () => {
+    const told = segment("The age, the age.", 0, word("The", 10), word("age", 20), word("the", 30), word(" age ", 40));
+    const pieces = piecesOf(told);
+    expect(pieces.map(({ text }) => text).join("")).toBe(told.text);
+    expect(pieces.filter(({ atMs }) => atMs !== null)).toEqual([
+      { text: "The", atMs: 10 },
+      { text: "age", atMs: 20 },
+      { text: "the", atMs: 30 },
+      { text: "age", atMs: 40 },
+    ]);
+  });
+
+  test("words that are not in the text leave it whole", () => {
+    expect(piecesOf(segment("21 years", 0, word("twenty-one", 0), word("years", 9)))).toEqual([{ text: "21 years", atMs: null }]);
+    expect(piecesOf(segment("", 0))).toEqual([]);
+  });
+
+  test("a moment is found", () => {
+    const segments = [segment("a", 500), segment("b", 2_000)];
+    expect([0, 500, 1_999, 2_000, 9_000].map((ms) => segmentAt(segments, ms)?.text ?? null)).toEqual([null, "a", "a", "b", "b"]);
+    expect([0, 10, 15, 20].map((ms) => wordAt([word("x", 10), word("y", 20)], ms))).toEqual([-1, 0, 0, 1]);
+  });
+});
+
+test("hits keep their place while the reader is in the list", () => {
+  const hit = (segment_id: string, score = 1) => ({ segment_id, score }) as SearchHit;
+  const shown = [hit("a"), hit("b"), hit("c")];
+  const incoming = [hit("d"), hit("c", 2), hit("a", 2)];
+  const ids = (hits: SearchHit[]) => hits.map(({ segment_id, score }) => segment_id + score).join(" ");
+  expect(ids(mergeHits(shown, incoming, false))).toBe("d1 c2 a2");
+  expect(ids(mergeHits(shown, incoming, true))).toBe("a2 c2 d1");
+  expect(ids(mergeHits(null, incoming, true))).toBe("d1 c2 a2");
+});
+
+test("choices become what the client is asked", () => {
+  expect(captureOptions(FIRST_CHOICES)).toEqual({ shared: false, microphone: "default", encoding: "pcm" });
+  const shared = { ...FIRST_CHOICES, source: "shared", encoding: "opus" } as const;
+  expect(captureOptions(shared)).toEqual({ shared: true, microphone: "default", encoding: "opus" });
+  expect(captureOptions({ ...shared, withMicrophone: false }).microphone).toBeNull();
+  expect(recordingOptions("", FIRST_CHOICES)).toEqual({});
+  expect(recordingOptions("T", { ...FIRST_CHOICES, language: "de", isPrivate: true })).toEqual({
+    title: "T",
+    language: "de",
+    visibility: "private",
+  });
+});
+
+test("microphones are listed once, also without names", () => {
+  const microphone = (deviceId: string, label = "") => ({ deviceId, label });
+  const found = [microphone("default", "Default - Desk"), microphone("1", "Desk"), microphone("2")];
+  expect(microphoneChoices(found).map(({ id, name }) => `${id} ${name}`)).toEqual(["default Default", "1 Desk", "2 Microphone 2"]);
+});
+
+test("the engine's notice is shown whole, its state only when it is not ready", () => {
+  const engine = { name: "e", model: "m", state: "ready", notice: "Modest." };
+  expect(engineWords(engine)).toBe("Modest.");
+  expect(engineWords({ ...engine, state: "down" })).toMatch(/is down.*Modest\./);
+  expect(engineWords({ ...engine, notice: null })).toBe("");
+  expect(engineWords(null)).toBe("");
+});
+
+test("a stored theme that is none is the system's", () => {
+  expect(["dark", "light", "pink", null].map(readTheme)).toEqual(["dark", "light", "system", "system"]);
 });

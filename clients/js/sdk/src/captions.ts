@@ -6,16 +6,9 @@
  * unfinished; of two revisions of a segment the higher `rev` is shown, whichever came last.
  */
 
-import type { TranscriptFinal, TranscriptPartial } from "./protocol.js";
+import type { TranscriptFinal, TranscriptPartial, TranscriptRevised } from "./protocol.js";
 
 export type CaptionSegment = Omit<TranscriptFinal, "recording_id">;
-
-/** A later pass (alignment, diarisation, an edit) replaces, inserts and removes whole segments. */
-export interface TranscriptRevised {
-  recording_id: string;
-  segments: CaptionSegment[];
-  removed: string[];
-}
 
 export interface CaptionState {
   /** Finished segments in the order they were spoken. */
@@ -32,7 +25,7 @@ export interface CaptionState {
 export type CaptionEvent =
   | { type: "partial"; body: TranscriptPartial }
   | { type: "final"; body: CaptionSegment }
-  | { type: "revised"; body: TranscriptRevised }
+  | { type: "revised"; body: Pick<TranscriptRevised, "removed"> & { segments: CaptionSegment[] } }
   | { type: "ended" };
 
 export const NO_CAPTIONS: CaptionState = {
@@ -70,7 +63,7 @@ function onPartial(state: CaptionState, partial: TranscriptPartial): CaptionStat
   return { ...state, partials, streamId: partial.stream_id };
 }
 
-function onRevised(state: CaptionState, revised: TranscriptRevised): CaptionState {
+function onRevised(state: CaptionState, revised: Extract<CaptionEvent, { type: "revised" }>["body"]): CaptionState {
   const gone = new Set(revised.removed);
   const kept = gone.size === 0 ? state : without(state, gone);
   return withSegments(kept, revised.segments);

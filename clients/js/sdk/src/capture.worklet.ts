@@ -2,7 +2,7 @@
  * Sound to chunks: Float32 channels in, mono s16le out, 100 ms at a time.
  *
  * This file is loaded twice: as the AudioWorklet module of a microphone (a file of its own, so it imports nothing), and
- * by `sources.ts` for files. Policy: channels are averaged, samples beyond [-1, 1] are clipped.
+ * by `file.ts` for files. Policy: channels are averaged, samples beyond [-1, 1] are clipped.
  */
 
 /** `pcm`: s16le, mono. `peak`: the largest magnitude in it, 0 to 1. */

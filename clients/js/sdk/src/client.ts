@@ -10,14 +10,14 @@
 
 import { io, type Socket } from "socket.io-client";
 import type { AckOf, AcknowledgedEvent, EventsReadAck, JoinAck } from "./acks.js";
-import type { TranscriptRevised } from "./captions.js";
 import { Emitter, type Unsubscribe } from "./emitter.js";
 import { asParlanceError, ParlanceError } from "./errors.js";
-import type { ClientEvents, Logged, Ready, SearchResults, ServerEvents, WireError } from "./protocol.js";
-import { LiveRecording, type ConnectionState, type Link, type RecordingOptions } from "./recording.js";
+import type { ConnectionState, Link } from "./link.js";
+import type { ClientEvents, Logged, Ready, SearchResults, ServerEvents, ServerStatus, WireError } from "./protocol.js";
+import { LiveRecording, type RecordingOptions } from "./recording.js";
 import { RoomLog } from "./rooms.js";
 import { SearchSlots, type Search, type SearchOptions } from "./search.js";
-import type { AudioSource } from "./sources.js";
+import type { AudioSource } from "./source.js";
 
 export interface ConnectOptions {
   /** Where the server is: `https://speech.example`. */
@@ -38,7 +38,6 @@ interface LocalEvents {
   "room:reset": { room: string };
   /** The room cannot be joined any more (erased, or access was withdrawn). */
   "room:lost": { room: string; error: ParlanceError };
-  "transcript:revised": TranscriptRevised & Logged;
 }
 
 export type ParlanceEvents = ServerEvents & LocalEvents;
@@ -70,6 +69,7 @@ export class Parlance {
   #token: string;
   #state: ConnectionState = "connecting";
   #info: Ready | null = null;
+  #status: ServerStatus | null = null;
   #closing: ParlanceError | null = null;
   #isRenewed = false;
   #refusals = 0;
@@ -101,6 +101,11 @@ export class Parlance {
   /** The newest greeting: who is signed in, the engine, limits. */
   get info(): Ready | null {
     return this.#info;
+  }
+
+  /** What the server said last about what it can do; null from servers that do not say. */
+  get status(): ServerStatus | null {
+    return this.#status;
   }
 
   get state(): ConnectionState {
@@ -204,6 +209,9 @@ export class Parlance {
     switch (event) {
       case "ready":
         this.#greeted(body as Ready);
+        break;
+      case "server:status":
+        this.#status = body as ServerStatus;
         break;
       case "server:closing": {
         const { code, message } = body as ServerEvents["server:closing"];

@@ -9,19 +9,30 @@ export {
   type CaptionEvent,
   type CaptionSegment,
   type CaptionState,
-  type TranscriptRevised,
 } from "./captions.js";
 export type { Unsubscribe } from "./emitter.js";
 export { asParlanceError, ParlanceError, type ErrorCode, type ErrorDetails } from "./errors.js";
+export type { RecordingProgress } from "./progress.js";
 export * from "./protocol.js";
 export {
   LiveRecording,
   RING_BYTES_MAX,
-  type ConnectionState,
   type RecordingOptions,
-  type RecordingProgress,
   type RecordingState,
 } from "./recording.js";
 export type { Search, SearchOptions, SearchOutcome } from "./search.js";
-export { fileSource, microphoneSource, type AudioSource, type MicrophoneOptions, type SourceEvents } from "./sources.js";
+export { CaptureSource, microphoneSource, type CaptureOptions } from "./capture.js";
+export {
+  canShareSound,
+  listMicrophones,
+  recordingObstacle,
+  watchMicrophones,
+  type Microphone,
+  type Obstacle,
+} from "./devices.js";
+export { fileSource } from "./file.js";
+export { FINE, type Health } from "./health.js";
+export type { ConnectionState } from "./link.js";
+export { opusContainer } from "./opus.js";
+export type { AudioSource, SourceEvents, SourceFormat } from "./source.js";
 export { highlightRuns, type Run } from "./text.js";

@@ -213,6 +213,28 @@ export interface ServerDraining {
   reconnect_after_ms: number;
 }
 
+/**
+ * What the server can do now: after `ready`, and whenever it changes (feature "server_status"). `vectors`: search by
+ * meaning works; `alignment`: languages whose finals get exact word times by a later `transcript:revised`.
+ */
+export interface ServerStatus {
+  engine: EngineInfo;
+  vectors: boolean;
+  alignment: string[];
+  tasks: StatusTask[];
+}
+
+/**
+ * Long work of the server on itself. `name`: "models_environment", "whisper_model", "vectors"; `state`: "waiting",
+ * "running", "done" or "failed"; `fraction`: 0..1, null while it cannot be told; `text`: one sentence for a person.
+ */
+export interface StatusTask {
+  name: string;
+  state: "done" | "failed" | "running" | "waiting";
+  fraction: number | null;
+  text: string;
+}
+
 export interface TenantInfo {
   id: string;
   name: string;
@@ -253,6 +275,17 @@ export interface TranscriptPartial {
   unstable: string;
   speaker: string | null;
   words?: WireWord[];
+}
+
+/** Body of the durable event. Whole segments as in `transcript:final`; a new id inserts; at most 200 an event. */
+export interface TranscriptRevised {
+  recording_id: string;
+  pass_id: string;
+  part: number;
+  parts: number;
+  segments: TranscriptFinal[];
+  removed: string[];
+  reason: "alignment" | "diarisation" | "edit" | "second_pass";
 }
 
 export interface UserInfo {
@@ -308,11 +341,13 @@ export interface ServerEvents {
   "ready": Ready;
   "server:closing": ServerClosing;
   "server:draining": ServerDraining;
+  "server:status": ServerStatus;
   "voice:recording:ack": RecordingAck;
   "voice:recording:error": RecordingError;
   "transcript:partial": TranscriptPartial;
   "transcript:flushed": TranscriptFlushed;
   "transcript:final": TranscriptFinal & Logged;
+  "transcript:revised": TranscriptRevised & Logged;
   "recording:started": RecordingStarted & Logged;
   "recording:updated": RecordingUpdated & Logged;
   "recording:ended": RecordingEnded & Logged;
@@ -325,4 +360,4 @@ export interface ServerEvents {
 export const UNACKNOWLEDGED = ["voice:recording:chunk"] as const;
 
 /** Server events of a room's log. */
-export const DURABLE_EVENTS = ["recording:ended", "recording:started", "recording:updated", "transcript:final"] as const;
+export const DURABLE_EVENTS = ["recording:ended", "recording:started", "recording:updated", "transcript:final", "transcript:revised"] as const;

@@ -8,12 +8,14 @@
  * Boundary: `Link` is the connection, `AudioSource` the device; the arithmetic is in `sender.ts`.
  */
 
-import type { AckOf, AcknowledgedEvent } from "./acks.js";
+import type { AckOf } from "./acks.js";
 import { Emitter, type Unsubscribe } from "./emitter.js";
 import { asParlanceError, ParlanceError } from "./errors.js";
-import type { ClientEvents, EngineInfo, RecordingAck, RecordingChunk, RecordingError, RecordingStart } from "./protocol.js";
+import { isLost, type ConnectionState, type Link } from "./link.js";
+import { Progress, type RecordingProgress } from "./progress.js";
+import type { EngineInfo, RecordingAck, RecordingError, RecordingStart } from "./protocol.js";
 import { Sender } from "./sender.js";
-import type { AudioSource } from "./sources.js";
+import type { AudioSource, SourceFormat } from "./source.js";
 
 /** `reconnecting`: sound is still taken. `stopping`: the source is off, the rest is being delivered. */
 export type RecordingState = "opening" | "live" | "paused" | "reconnecting" | "stopping" | "stopped" | "failed";
@@ -31,40 +33,13 @@ export const RING_BYTES_MAX = 64 * 1024 * 1024;
 /** Pause before a call is tried again, unless the server names one. */
 const RETRY_MS = 1_000;
 
-const FRAME_BYTES = 2;
-
-/** All times on the recording's own clock. */
-export interface RecordingProgress {
-  /** Sound taken from the source. */
-  capturedMs: number;
-  /** Of that, not sent yet. */
-  unsentMs: number;
-  /** How far the captions are behind the sound that the server has. */
-  lagMs: number;
-  /** The server is busy: captions change less often; nothing is lost. */
-  degraded: boolean;
-  /** Largest magnitude of the newest 100 ms, 0 to 1. */
-  level: number;
-}
-
 interface Events {
   state: RecordingState;
   progress: RecordingProgress;
+  /** An input of the source went away; null: it was replaced. The recording goes on. */
+  lost: ParlanceError | null;
   /** A fatal error comes with the state `failed`; the others are for the reader's information. */
   error: ParlanceError;
-}
-
-/** `live`: the server said `ready`. `closed` is final. */
-export type ConnectionState = "connecting" | "live" | "reconnecting" | "closed";
-
-/** What a recording needs of the connection. */
-export interface Link {
-  readonly isLive: boolean;
-  call<E extends AcknowledgedEvent>(event: E, body: ClientEvents[E]): Promise<AckOf<E>>;
-  sendChunk(chunk: RecordingChunk): void;
-  onState(listener: (state: ConnectionState) => void): Unsubscribe;
-  onAck(listener: (ack: RecordingAck) => void): Unsubscribe;
-  onError(listener: (error: RecordingError) => void): Unsubscribe;
 }
 
 export class LiveRecording {
@@ -72,7 +47,7 @@ export class LiveRecording {
   readonly #source: AudioSource;
   readonly #request: RecordingStart;
   readonly #sender: Sender;
-  readonly #bytesPerMs: number;
+  readonly #progress: Progress;
   readonly #emitter = new Emitter<Events>();
   readonly #subscriptions: Unsubscribe[];
   readonly #finished: Promise<void>;
@@ -89,14 +64,13 @@ export class LiveRecording {
   #isStopAsked = false;
   #wantsPause = false;
   #isPausedThere = false;
-  #ack: RecordingAck | null = null;
-  #level = 0;
+  /** Where the source began a new container that the server has not been told of. */
+  #containerAt: number | null = null;
 
   /** Open the source, begin to take sound, and start the stream. Throws ParlanceError, and then everything is closed. */
   static async begin(link: Link, source: AudioSource, options: RecordingOptions = {}): Promise<LiveRecording> {
     const { ringBytesMax = RING_BYTES_MAX, ...rest } = options;
-    const sampleRate = await source.open();
-    const request: RecordingStart = { ...rest, encoding: "pcm_s16le", sample_rate: sampleRate, channels: 1 };
+    const request: RecordingStart = { ...rest, ...wireFormat(await source.open()) };
     const recording = new LiveRecording(link, source, request, ringBytesMax);
     await recording.#begin();
     return recording;
@@ -106,8 +80,8 @@ export class LiveRecording {
     this.#link = link;
     this.#source = source;
     this.#request = request;
-    this.#sender = new Sender(ringBytesMax, FRAME_BYTES);
-    this.#bytesPerMs = (request.sample_rate! * FRAME_BYTES) / 1000;
+    this.#sender = new Sender(ringBytesMax, request.encoding === "pcm_s16le" ? PCM_FRAME_BYTES : 1);
+    this.#progress = new Progress(this.#sender);
     this.#finished = new Promise((resolve, reject) => (this.#finish = { resolve, reject }));
     this.#finished.catch(() => undefined); // `error` tells it too; a caller need not await both.
     this.#subscriptions = [
@@ -130,13 +104,7 @@ export class LiveRecording {
   }
 
   get progress(): RecordingProgress {
-    return {
-      capturedMs: this.#sender.end / this.#bytesPerMs,
-      unsentMs: this.#sender.unsentBytes / this.#bytesPerMs,
-      lagMs: this.#ack?.lag_ms ?? 0,
-      degraded: this.#ack?.degraded ?? false,
-      level: this.#level,
-    };
+    return this.#progress.now();
   }
 
   /** Resolves when the server has taken the stop, with all sound before it; rejects with the fatal error. */
@@ -152,7 +120,7 @@ export class LiveRecording {
     if (this.#isSourceOff || this.#wantsPause) return;
     await this.#source.pause();
     this.#wantsPause = true;
-    this.#level = 0;
+    this.#progress.level = 0;
     if (this.#state === "live") this.#setState("paused");
     this.#pump();
     this.#report();
@@ -186,9 +154,12 @@ export class LiveRecording {
   async #begin(): Promise<void> {
     try {
       this.#source.start({
-        chunk: (pcm, level) => this.#captured(pcm, level),
+        chunk: (sound, ms) => this.#captured(sound, ms),
+        level: (peak) => this.#heard(peak),
         ended: () => void this.stop().catch(() => undefined),
+        lost: (error) => this.#emitter.emit("lost", error),
         failed: (error) => this.#sourceFailed(error),
+        newContainer: () => (this.#containerAt = this.#sender.beginContainer()),
       });
       this.#opened(await this.#link.call("voice:recording:start", this.#request));
     } catch (thrown) {
@@ -200,16 +171,22 @@ export class LiveRecording {
 
   // --- from the source ----------------------------------------------------------------------------------------------
 
-  #captured(pcm: Uint8Array, level: number): void {
+  #heard(level: number): void {
     if (this.#isSourceOff) return;
-    this.#level = level;
-    if (!this.#sender.append(pcm)) {
+    this.#progress.level = level;
+    this.#report();
+  }
+
+  #captured(sound: Uint8Array, ms: number): void {
+    if (this.#isSourceOff) return;
+    if (!this.#sender.append(sound)) {
       this.#isSourceOff = true;
-      const minutes = Math.round(this.#sender.unsafeBytes / this.#bytesPerMs / 60_000);
+      const minutes = Math.round(this.#progress.msOf(this.#sender.unsafeBytes) / 60_000);
       const message = `The server has not answered for ${minutes} minutes and this device can hold no more sound.`;
       this.#sourceFailed(new ParlanceError("ring_full", message));
       return;
     }
+    this.#progress.capturedMs += ms;
     this.#pump();
     this.#report();
   }
@@ -223,7 +200,7 @@ export class LiveRecording {
   async #closeSource(): Promise<void> {
     await this.#source.stop();
     this.#isSourceOff = true;
-    this.#level = 0;
+    this.#progress.level = 0;
     this.#report();
   }
 
@@ -232,13 +209,16 @@ export class LiveRecording {
   /** Send what may be sent; then let pause, resume or stop follow. */
   #pump(): void {
     if (!this.#link.isLive || this.#streamId === null) return;
-    if (!this.#wantsPause && this.#isPausedThere) this.#tellPause(false);
+    // The last bytes of a container come with the stop, perhaps out of a pause.
+    const hasRest = this.#isStopping && this.#sender.unsentBytes > 0;
+    if (this.#isPausedThere && (!this.#wantsPause || hasRest)) this.#tellPause(false);
+    if (this.#isPausedThere) return void (this.#isStopping && this.#isSourceOff && this.#askStop());
     for (let chunk = this.#sender.take(); chunk; chunk = this.#sender.take()) {
       this.#link.sendChunk({ stream_id: this.#streamId, offset: chunk.offset, audio: chunk.audio });
     }
     if (this.#sender.unsentBytes > 0) return;
     if (this.#isStopping && this.#isSourceOff) void this.#askStop();
-    else if (this.#wantsPause && !this.#isPausedThere) this.#tellPause(true);
+    else if (this.#wantsPause && !this.#isStopping) this.#tellPause(true);
   }
 
   #tellPause(isPaused: boolean): void {
@@ -285,15 +265,20 @@ export class LiveRecording {
     this.#resumeToken = ack.resume_token;
     this.#streamId = ack.stream_id;
     this.#engine = ack.engine;
+    if (ack.offset === this.#containerAt) {
+      void this.#changeContainer();
+      return;
+    }
     if (!this.#isStopping) this.#setState(this.#wantsPause ? "paused" : "live");
     this.#pump();
   }
 
   #acknowledged(ack: RecordingAck): void {
     if (ack.stream_id !== this.#streamId) return;
-    this.#ack = ack;
+    this.#progress.acknowledged(ack);
     this.#sender.acknowledge(ack);
-    this.#pump();
+    if (ack.received_bytes === this.#containerAt) void this.#changeContainer();
+    else this.#pump();
     this.#report();
   }
 
@@ -302,7 +287,8 @@ export class LiveRecording {
     const error = ParlanceError.fromWire(wire);
     const offset = expected_offset ?? error.expected;
     if (fatal) this.#fail(error);
-    else if (offset !== undefined) this.#sendAgain(() => this.#sender.rewind(offset));
+    // A piece of sound that could not be understood was taken all the same: sending it again would change nothing.
+    else if (offset !== undefined && error.field !== "audio") this.#sendAgain(() => this.#sender.rewind(offset));
     else this.#emitter.emit("error", error);
   }
 
@@ -331,16 +317,25 @@ export class LiveRecording {
     if (this.#state === "live" || this.#state === "paused") this.#setState("reconnecting");
   }
 
+  /** The server has the old container whole: open the stream anew, so that it expects another one. */
+  async #changeContainer(): Promise<void> {
+    this.#streamId = null;
+    await this.#reopen(true);
+  }
+
   /** Take the stream over after an interruption; tries until it works, the connection goes, or the server refuses. */
-  async #reopen(): Promise<void> {
+  async #reopen(isNewContainer = false): Promise<void> {
     if (this.#resumeToken === "" || this.#streamId !== null) return;
     this.#era += 1;
     const era = this.#era;
-    const place = { recording_id: this.#recordingId, resume_token: this.#resumeToken };
+    const place: Partial<RecordingStart> = { recording_id: this.#recordingId, resume_token: this.#resumeToken };
+    if (isNewContainer) place.new_container = true;
     while (era === this.#era && this.#link.isLive) {
       try {
         const ack = await this.#link.call("voice:recording:start", { ...this.#request, ...place });
-        if (era === this.#era) this.#opened(ack);
+        if (era !== this.#era) return;
+        if (isNewContainer && ack.offset === this.#containerAt) this.#containerAt = this.#sender.endContainer();
+        this.#opened(ack);
         return;
       } catch (thrown) {
         const error = asParlanceError(thrown);
@@ -386,7 +381,9 @@ export class LiveRecording {
   }
 }
 
-/** The answer is unknown: the same call may be made again. */
-function isLost(error: ParlanceError): boolean {
-  return error.code === "disconnected" || error.code === "timeout";
+const PCM_FRAME_BYTES = 2;
+
+function wireFormat(format: SourceFormat): Pick<RecordingStart, "channels" | "encoding" | "sample_rate"> {
+  if (format.encoding !== "pcm_s16le") return { encoding: format.encoding };
+  return { encoding: format.encoding, sample_rate: format.sampleRate, channels: format.channels };
 }

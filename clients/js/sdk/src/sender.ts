@@ -29,6 +29,7 @@ export class Sender {
   #next = 0;
   #allowed = 0;
   #rewoundTo: number | null = null;
+  #border: number | null = null;
 
   /** `frameBytes`: bytes of one sample of all channels; chunks end at such borders. */
   constructor(limitBytes: number, frameBytes: number) {
@@ -95,9 +96,21 @@ export class Sender {
     this.#next = offset;
   }
 
+  /** What is appended from now on waits until `endContainer`; returns where it begins. */
+  beginContainer(): number {
+    this.#border = this.#ring.end;
+    return this.#border;
+  }
+
+  /** The server expects a new container: what waited may go. */
+  endContainer(): null {
+    this.#border = null;
+    return null;
+  }
+
   /** The next chunk to send; null when there is nothing to send, or no credit for it. */
   take(): Chunk | null {
-    const room = Math.min(this.#allowed - this.#next, CHUNK_BYTES_MAX);
+    const room = Math.min(this.#allowed - this.#next, CHUNK_BYTES_MAX, (this.#border ?? Infinity) - this.#next);
     const bytes = room - (room % this.#frameBytes);
     if (bytes <= 0 || this.unsentBytes === 0) return null;
     const chunk = { offset: this.#next, audio: this.#ring.read(this.#next, bytes) };

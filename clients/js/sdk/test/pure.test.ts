@@ -187,7 +187,7 @@ describe("captions", () => {
   test("a revision replaces, inserts and removes; an older one changes nothing", () => {
     const revised: CaptionEvent = {
       type: "revised",
-      body: { recording_id: "r", segments: [segment("a", 0, 2), segment("n", 7)], removed: ["b"] },
+      body: { segments: [segment("a", 0, 2), segment("n", 7)], removed: ["b"] },
     };
     const state = after(final("a", 0), final("b", 5), final("c", 9), revised);
     expect(shown(state)).toEqual([["a2", "n1", "c1"], []]);

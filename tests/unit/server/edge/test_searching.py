@@ -1,4 +1,5 @@
-"""A query per keystroke: the newest of a slot counts, slots are bounded, and a search that is over holds none."""
+"""A query per keystroke: the newest of a slot counts, slots are bounded, and a search that is over holds none. What
+each phase holds with a vector, without one and when there is none in time."""
 
 import asyncio
 from typing import Any, cast
@@ -6,8 +7,9 @@ from typing import Any, cast
 import pytest
 
 from auth.model import Identity, Role
-from search.model import Page, Query
+from search.model import Cursor, Hit, Mode, Page, Position, Query, QueryVector
 from search.ports import Index
+from search.query import encode_cursor, parse, query_key
 from server.edge.connection import Connection
 from server.edge.delivery import Delivery
 from server.edge.searching import SearchDesk
@@ -15,26 +17,40 @@ from server.rooms.hub import Hub
 from streaming.aio import Scope
 from streaming.errors import BadRequest, ParlanceError, QuotaExceeded, Unavailable
 from streaming.limits import LIMITS
-from streaming.protocol.messages import SearchQuery
+from streaming.protocol.messages import SearchFilters, SearchQuery
+from tests.fakes.embedder import FakeEmbedder
 from tests.sim import clock
 
 WHO = Identity(user_id="u", user_name="ann", tenant_id="t", tenant_name="acme", role=Role.OWNER, expires_at=0)
 
 
+def page(name: str) -> Page:
+    return Page((Hit(name, "r", "Talk", None, 0, 1, 1, name, (), 1.0),))
+
+
 class Answers:
-    """An `Index` that takes a second, or fails."""
+    """An `Index` that takes a second, or fails. Finds "words" or "meaning"; `by`: how it was asked."""
 
     def __init__(self, error: Exception | None = None, seconds: float = 1.0) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.by: list[str] = []
         self._error = error
         self._seconds = seconds
 
     async def search(self, tenant_id: str, user_id: str, _query: Query) -> Page:
+        return await self._answer(tenant_id, user_id, "words")
+
+    async def search_near(self, tenant_id: str, user_id: str, query: Query, vector: QueryVector) -> Page:
+        assert vector.values.tolist() == FakeEmbedder().query(query.text).values.tolist()
+        return await self._answer(tenant_id, user_id, "meaning")
+
+    async def _answer(self, tenant_id: str, user_id: str, by: str) -> Page:
         self.asked.append((tenant_id, user_id))
+        self.by.append(by)
         await asyncio.sleep(self._seconds)
         if self._error is not None:
             raise self._error
-        return Page(hits=(), next_cursor=None)
+        return page(by)
 
 
 class Outbox:
@@ -49,17 +65,33 @@ class Outbox:
         self.bodies.append(data)
         return True
 
+    @property
+    def phases(self) -> list[tuple[str, str, bool]]:
+        """(phase, what was found, whether it is degraded) of all results."""
+        return [
+            (b["phase"], " ".join(hit["text"] for hit in b["hits"]), b.get("degraded", False))
+            for b in self.bodies
+            if "phase" in b
+        ]
 
-def play(script: Any, index: Answers | None = None) -> Outbox:
+
+def play(script: Any, index: Answers | None = None, embedder: Any = None) -> Outbox:
+    """`embedder`: makes one on the script's loop."""
     outbox = Outbox()
 
     async def main() -> None:
+        model = embedder() if embedder else None
         async with Scope("connection") as scope:
             connection = Connection(
                 "sid", WHO, delivery=cast(Delivery, outbox), hub=cast(Hub, None), scope=scope, limits=LIMITS
             )
-            desk = SearchDesk(cast(Index, index or Answers()), LIMITS)
-            await script(lambda **wanted: desk.query(connection, SearchQuery(**wanted)), desk, connection)
+            desk = SearchDesk(cast(Index, index or Answers()), LIMITS, model)
+            await script(
+                lambda **wanted: desk.query(connection, SearchQuery(**wanted)),
+                desk,
+                connection,
+                *([model] if model else []),
+            )
 
     clock.run(main())
     return outbox
@@ -153,3 +185,118 @@ def test_the_index_is_asked_for_the_caller() -> None:
 
     play(script, index)
     assert index.asked == [("t", "u")]
+
+
+# --- what each phase holds ----------------------------------------------------------------------------------------
+def phases(embedder: Any = FakeEmbedder, **wanted: Any) -> list[tuple[str, str, bool]]:
+    async def script(ask: Any, *_: Any) -> None:
+        ask(request_id="a", **wanted)
+        await asyncio.sleep(10)
+
+    return play(script, embedder=embedder).phases
+
+
+def down() -> FakeEmbedder:
+    embedder = FakeEmbedder()
+    embedder.kill()
+    return embedder
+
+
+def stuck() -> FakeEmbedder:
+    embedder = FakeEmbedder()
+    embedder.gate.clear()
+    return embedder
+
+
+def test_full_adds_what_is_near() -> None:
+    assert phases(text="money") == [("instant", "words", False), ("full", "meaning", False)]
+
+
+def test_semantic_has_nothing_to_say_at_the_instant() -> None:
+    assert phases(text="money", mode="semantic") == [("instant", "", False), ("full", "meaning", False)]
+
+
+@pytest.mark.parametrize("embedder", [None, down, stuck])
+def test_without_a_vector_in_time_the_words_answer_and_say_so(embedder: Any) -> None:
+    assert phases(embedder, text="money") == [("instant", "words", False), ("full", "words", True)]
+    assert phases(embedder, text="money", mode="semantic") == [("instant", "", False), ("full", "words", True)]
+
+
+@pytest.mark.parametrize("text", ["lethal", "refused"])
+def test_a_model_that_fails_is_none(text: str) -> None:
+    assert phases(text=text) == [("instant", "words", False), ("full", "words", True)]
+
+
+@pytest.mark.parametrize("embedder", [FakeEmbedder, None])
+def test_keywords_want_no_vector(embedder: Any) -> None:
+    assert phases(embedder, text="money", mode="keyword") == [("instant", "words", False), ("full", "words", False)]
+
+
+def test_what_has_no_meaning_of_its_own_is_not_embedded() -> None:
+    seen: list[FakeEmbedder] = []
+
+    def made() -> FakeEmbedder:
+        seen.append(FakeEmbedder())
+        return seen[0]
+
+    for text in ("m", "the", "", "who is it"):
+        assert phases(made, text=text) == [("instant", "words", False), ("full", "words", False)]
+        assert phases(made, text=text, mode="semantic") == [("instant", "", False), ("full", "", False)]
+    assert phases(made, text="money", filters=SearchFilters(tags=["x"]))[-1] == ("full", "words", False)
+    assert seen[0].seen == []
+
+
+def cursor(mode: str, *, fused: bool) -> str:
+    query = parse("money", mode=Mode(mode))
+    return encode_cursor(Cursor(query_key(query), Position(0.1, 5, "s"), 5, None, 5 if fused else None))
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic"])
+def test_the_next_page_of_a_fused_order_comes_as_full_only(mode: str) -> None:
+    wanted = {"text": "money", "mode": mode, "cursor": cursor(mode, fused=True)}
+    assert phases(**wanted) == [("full", "meaning", False)]
+
+    async def script(ask: Any, *_: Any) -> None:
+        ask(request_id="a", **wanted)
+        await asyncio.sleep(10)
+
+    outbox = play(script, embedder=down)
+    assert outbox.told == [("failed", "a")]
+    assert outbox.bodies[0]["error"]["code"] == "unavailable"
+    assert outbox.bodies[0]["error"]["retryable"] is True
+
+
+def test_the_next_page_of_words_goes_on_with_words() -> None:
+    wanted = {"text": "money", "cursor": cursor("hybrid", fused=False)}
+    assert phases(**wanted) == [("instant", "words", False), ("full", "words", True)]
+
+
+def test_a_fused_cursor_is_none_of_a_search_by_keywords() -> None:
+    assert phases(text="money", mode="keyword", cursor=cursor("keyword", fused=True)) == []
+
+
+def test_no_result_of_an_older_query_comes_after_it_waited_for_its_vector() -> None:
+    async def script(ask: Any, _desk: Any, _connection: Any, embedder: FakeEmbedder) -> None:
+        embedder.gate.clear()
+        ask(request_id="old", text="money")
+        await asyncio.sleep(1.5)
+        assert embedder.running == 1
+        ask(request_id="new", text="money for")
+        embedder.gate.set()
+        await asyncio.sleep(10)
+
+    told = play(script, embedder=FakeEmbedder).told
+    assert told == [("results", "old"), ("superseded", "old"), ("results", "new"), ("results", "new")]
+
+
+def test_a_search_cancelled_while_it_waits_for_its_vector_says_nothing_more() -> None:
+    async def script(ask: Any, desk: SearchDesk, connection: Connection, embedder: FakeEmbedder) -> None:
+        embedder.gate.clear()
+        ask(request_id="a", text="money")
+        await asyncio.sleep(1.5)
+        desk.cancel(connection, "a")
+        embedder.gate.set()
+        await asyncio.sleep(10)
+        assert embedder.running == 0
+
+    assert play(script, embedder=FakeEmbedder).told == [("results", "a")]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from streaming.limits import LIMITS
 from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec, Word
+from streaming.protocol.frames import FrameReader, Oversized
 from streaming.recogniser import link
 
 SPEC = UtteranceSpec("u", 16_000, "en", ("parlance",), b"context")
@@ -68,7 +69,7 @@ def test_the_largest_open_fits() -> None:
 def test_frames_come_out_whole_however_they_arrive(data: st.DataObject) -> None:
     payloads = data.draw(st.lists(st.binary(max_size=50), max_size=8))
     stream = b"".join(link.frame_payload(p) for p in payloads)
-    reader, out, at = link.FrameReader(), [], 0
+    reader, out, at = FrameReader(link.FRAME_BYTES_MAX), [], 0
     while at < len(stream):
         size = data.draw(st.integers(1, 30))
         out += reader.feed(stream[at : at + size])
@@ -80,11 +81,11 @@ def test_frames_come_out_whole_however_they_arrive(data: st.DataObject) -> None:
 def test_an_oversized_frame_is_skipped_and_the_next_one_read(piece: int) -> None:
     n_bytes = link.FRAME_BYTES_MAX + 1
     stream = n_bytes.to_bytes(4, "little") + b"x" * n_bytes + link.frame_payload(b"next")
-    reader, out = link.FrameReader(), []
+    reader, out = FrameReader(link.FRAME_BYTES_MAX), []
     step = piece * 997
     for at in range(0, len(stream), step):
         out += reader.feed(stream[at : at + step])
-    assert out == [link.Oversized(n_bytes), b"next"]
+    assert out == [Oversized(n_bytes), b"next"]
 
 
 def test_pieces_put_together_are_the_audio() -> None:

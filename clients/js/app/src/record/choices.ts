@@ -1,0 +1,54 @@
+/** How the next recording is made, and what is remembered of it. */
+
+import type { CaptureOptions, RecordingOptions } from "@parlance/client";
+import type { Choice } from "../ui/Picker.js";
+
+export interface RecordChoices {
+  source: "microphone" | "shared";
+  /** With the shared sound of a tab: what is said here too. */
+  withMicrophone: boolean;
+  microphoneId: string;
+  encoding: "opus" | "pcm";
+  language: string;
+  isPrivate: boolean;
+}
+
+export const CHOICES_KEY = "parlance.recording";
+
+export const FIRST_CHOICES: RecordChoices = {
+  source: "microphone",
+  withMicrophone: true,
+  microphoneId: "default",
+  encoding: "pcm",
+  language: "auto",
+  isPrivate: false,
+};
+
+export const ENCODINGS: readonly Choice[] = [
+  { id: "pcm", name: "Best accuracy", note: "PCM, about 5.8 MB a minute" },
+  { id: "opus", name: "Less data", note: "Opus, about 0.24 MB a minute" },
+];
+
+/** Languages that the engines know best; the server says so when the present one does not understand the wish. */
+const LANGUAGE_CODES = "ar cs da de el en es fi fr he hi hu it ja ko nl no pl pt ro ru sv tr uk vi zh".split(" ");
+
+export function languages(locale: string): Choice[] {
+  const names = new Intl.DisplayNames([locale], { type: "language" });
+  const known = LANGUAGE_CODES.map((id) => ({ id, name: names.of(id) ?? id }));
+  known.sort((a, b) => a.name.localeCompare(b.name, locale));
+  return [{ id: "auto", name: "Detect by itself" }, ...known];
+}
+
+export function captureOptions(choices: RecordChoices): CaptureOptions {
+  const { source, withMicrophone, microphoneId, encoding } = choices;
+  const isShared = source === "shared";
+  return { shared: isShared, microphone: isShared && !withMicrophone ? null : microphoneId, encoding };
+}
+
+export function recordingOptions(title: string, { language, isPrivate }: RecordChoices): RecordingOptions {
+  return {
+    ...(title === "" ? {} : { title: title.slice(0, 200) }),
+    ...(language === "auto" ? {} : { language }),
+    ...(isPrivate ? { visibility: "private" as const } : {}),
+  };
+}

@@ -1,0 +1,17 @@
+/**
+ * Results that change under a reader's hands. Pure.
+ *
+ * The instant results are followed by the full ones, and by others when more was said. While somebody points at the
+ * list or has the focus in it, what is shown keeps its place: known hits stay where they are, hits that are gone go,
+ * new ones come below. Otherwise the newest order is shown.
+ */
+
+import type { SearchHit } from "@parlance/client";
+
+export function mergeHits(shown: readonly SearchHit[] | null, incoming: readonly SearchHit[], isHeld: boolean): SearchHit[] {
+  if (!shown || !isHeld) return [...incoming];
+  const fresh = new Map(incoming.map((hit) => [hit.segment_id, hit]));
+  const kept = shown.flatMap(({ segment_id }) => fresh.get(segment_id) ?? []);
+  const known = new Set(kept.map(({ segment_id }) => segment_id));
+  return [...kept, ...incoming.filter(({ segment_id }) => !known.has(segment_id))];
+}

@@ -1,0 +1,23 @@
+/** What a recording needs of the connection. */
+
+import type { AckOf, AcknowledgedEvent } from "./acks.js";
+import type { Unsubscribe } from "./emitter.js";
+import type { ParlanceError } from "./errors.js";
+import type { ClientEvents, RecordingAck, RecordingChunk, RecordingError } from "./protocol.js";
+
+/** `live`: the server said `ready`. `closed` is final. */
+export type ConnectionState = "connecting" | "live" | "reconnecting" | "closed";
+
+export interface Link {
+  readonly isLive: boolean;
+  call<E extends AcknowledgedEvent>(event: E, body: ClientEvents[E]): Promise<AckOf<E>>;
+  sendChunk(chunk: RecordingChunk): void;
+  onState(listener: (state: ConnectionState) => void): Unsubscribe;
+  onAck(listener: (ack: RecordingAck) => void): Unsubscribe;
+  onError(listener: (error: RecordingError) => void): Unsubscribe;
+}
+
+/** The answer is unknown: the same call may be made again. */
+export function isLost(error: ParlanceError): boolean {
+  return error.code === "disconnected" || error.code === "timeout";
+}

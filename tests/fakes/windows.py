@@ -1,0 +1,48 @@
+"""Engines that hear `tests.fakes.tones` window by window, to drive the worker's way of sharing one model."""
+
+import threading
+
+from streaming.model import Capabilities
+from streaming.recogniser.engine import EngineUnavailable, Heard, Window
+from tests.fakes.tones import NarrowToneEngine, ToneUtterance
+
+POISON = "poison"
+"""A language that `WindowToneEngine` cannot bear."""
+
+
+class WindowToneEngine:
+    """A `streaming.recogniser.engine.WindowEngine`. Its memory counts the windows of an utterance."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return NarrowToneEngine().capabilities
+
+    def load(self) -> None:
+        pass
+
+    def decode(self, window: Window) -> Heard:
+        if window.spec.language == POISON:
+            raise ValueError("something that was said")
+        utterance = ToneUtterance(window.spec)
+        utterance.feed(window.audio)
+        before = window.memory if isinstance(window.memory, int) else 0
+        return Heard(utterance.partial(), context=utterance.final().context, memory=before + 1)
+
+
+class HangingEngine(WindowToneEngine):
+    """Does not come back from a decode until the test ends."""
+
+    began = threading.Event()
+    go_on = threading.Event()
+
+    def decode(self, window: Window) -> Heard:
+        self.began.set()
+        self.go_on.wait()
+        return super().decode(window)
+
+
+class AbsentEngine(WindowToneEngine):
+    """Has no model."""
+
+    def load(self) -> None:
+        raise EngineUnavailable("there is no model")

@@ -1,0 +1,143 @@
+"""What an engine keeps of an utterance, and where its next window begins."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming.model import SAMPLE_RATE
+from streaming.recogniser.rolling import (
+    PREFIX_TOKENS_MAX,
+    Piece,
+    Progress,
+    advance,
+    loop_start,
+    tightened,
+    trimmed,
+    without_echo,
+)
+
+WORD = SAMPLE_RATE // 4
+
+
+def pieces(text: str, at: int = 0) -> tuple[Piece, ...]:
+    """Words of 250 ms, one after the other."""
+    return tuple(
+        Piece(word, (number,), at + number * WORD, at + (number + 1) * WORD, 1.0)
+        for number, word in enumerate(text.split())
+    )
+
+
+def heard(*tails: str, until: int = 100 * SAMPLE_RATE) -> Progress:
+    """After windows that heard these tails, each behind what was fixed before it."""
+    progress = Progress()
+    for tail in tails:
+        progress = advance(progress, pieces(tail), until, "en")
+    return progress
+
+
+def texts(words: tuple[Piece, ...]) -> str:
+    return " ".join(piece.text for piece in words)
+
+
+def test_words_that_two_windows_heard_are_fixed_but_not_the_last() -> None:
+    progress = heard("we moved", "we moved the launch")
+    assert (texts(progress.fixed), texts(progress.words)) == ("we moved", "we moved the launch")
+    assert texts(heard("we moved", "we moved").fixed) == "we"
+    assert texts(heard("we moved", "you moved").fixed) == ""
+    assert texts(heard("we moved").fixed) == ""
+
+
+def test_a_sentence_that_has_ended_is_fixed_whole_once_silence_follows() -> None:
+    assert texts(heard("we moved.", "we moved.").fixed) == "we moved."
+    assert texts(heard("we moved.", "we moved.", until=2 * WORD).fixed) == "we"
+    assert texts(heard("we moved", "we moved.").fixed) == "we"
+
+
+def test_case_and_punctuation_do_not_matter_and_the_newest_spelling_counts() -> None:
+    assert texts(heard("We moved, the", "we Moved the launch").fixed) == "we Moved the"
+
+
+def test_a_long_window_loses_its_finished_sentences() -> None:
+    progress = heard("we moved. the launch is", "we moved. the launch is on")
+    assert texts(progress.fixed) == "we moved. the launch is"
+    assert trimmed(progress, 5 * WORD, 6 * WORD) is progress
+    cut = trimmed(progress, 7 * WORD, 6 * WORD)
+    assert (cut.cut, cut.cut_words, texts(cut.given)) == (2 * WORD, 2, "the launch is")
+    assert texts(cut.words) == texts(progress.words)
+    assert trimmed(cut, 7 * WORD, 0) is cut, "no other sentence has ended"
+
+
+def test_what_ends_the_window_is_not_cut_off() -> None:
+    progress = heard("we moved.", "we moved.")
+    assert trimmed(progress, 100 * WORD, 0) is progress, "a window of silence alone invites inventions"
+
+
+def test_given_words_do_not_fill_the_decoder() -> None:
+    many = tuple(Piece("word", tuple(range(10)), n * WORD, (n + 1) * WORD, 1.0) for n in range(PREFIX_TOKENS_MAX))
+    progress = Progress(fixed=many, tails=(pieces("on", at=len(many) * WORD),))
+    cut = trimmed(progress, (len(many) + 1) * WORD, 1_000 * SAMPLE_RATE)
+    assert sum(len(piece.tokens) for piece in cut.given) <= PREFIX_TOKENS_MAX
+
+
+class TestEcho:
+    """Windows without given words, after a cut at 2 s."""
+
+    BEFORE = Progress(fixed=pieces("moved to friday."), cut=2 * SAMPLE_RATE, cut_words=3)
+
+    def test_several_words_again_are_an_echo(self) -> None:
+        tail = pieces("to Friday. next", at=3 * SAMPLE_RATE)
+        progress, rest = without_echo(self.BEFORE, tail)
+        assert (texts(rest), progress.cut) == ("next", tail[1].end)
+
+    def test_one_word_only_right_behind_the_cut(self) -> None:
+        assert texts(without_echo(self.BEFORE, pieces("friday next", at=2 * SAMPLE_RATE))[1]) == "next"
+        assert texts(without_echo(self.BEFORE, pieces("friday next", at=3 * SAMPLE_RATE))[1]) == "friday next"
+
+    def test_behind_given_words_and_at_the_beginning_there_is_none(self) -> None:
+        tail = pieces("to friday.", at=2 * SAMPLE_RATE)
+        for progress in (Progress(), Progress(fixed=pieces("moved to friday."))):
+            assert without_echo(progress, tail) == (progress, tail)
+
+
+class TestTight:
+    LOUD = np.full(SAMPLE_RATE // 2, 8_000, np.int16)
+    QUIET = np.full(SAMPLE_RATE // 2, 20, np.int16)
+
+    def test_silence_at_the_edges_is_not_the_words(self) -> None:
+        audio = np.concatenate([self.QUIET, self.LOUD, self.QUIET])
+        (word,) = tightened([Piece("word", (), 100, len(audio) - 100, 1.0)], audio, 0)
+        assert (word.start, word.end) == (SAMPLE_RATE // 2, SAMPLE_RATE)
+
+    def test_the_window_may_begin_anywhere(self) -> None:
+        audio = np.concatenate([self.QUIET, self.LOUD])
+        (word,) = tightened([Piece("word", (), 50_000, 66_000, 1.0)], audio, 50_000)
+        assert (word.start, word.end) == (58_000, 66_000)
+
+    def test_a_word_in_silence_stays_where_it_is(self) -> None:
+        words = [Piece("word", (), 0, 4_000, 1.0)]
+        assert tightened(words, np.concatenate([self.QUIET, self.LOUD]), 0) == tuple(words)
+        assert tightened(words, np.empty(0, np.int16), 0) == tuple(words)
+
+    @given(st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 40_000)), max_size=5), st.integers(0, 3))
+    def test_words_only_shrink(self, spans: list[tuple[int, int]], seed: int) -> None:
+        audio = np.random.default_rng(seed).integers(-3_000, 3_000, 20_000).astype(np.int16)
+        words = [Piece("w", (), min(span), max(span), 1.0) for span in spans]
+        for before, after in zip(words, tightened(words, audio, 0), strict=True):
+            assert before.start <= after.start <= after.end <= max(before.end, after.start)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "start"),
+    [
+        ([], None),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], None),
+        ([7, 1, 2, 3, 1, 2, 3, 1, 2, 3], 4),
+        ([7, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2], 4),
+        ([7, 1, 1, 1], None),
+        ([7, *[1] * 20], 2),
+        ([1, 2, 3, 1, 2, 3, 1, 2, 3, 7], None),
+    ],
+)
+def test_a_loop_is_three_times_the_same_up_to_the_end(tokens: list[int], start: int | None) -> None:
+    assert loop_start(tokens) == start
