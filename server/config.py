@@ -5,18 +5,17 @@ and what is expected; an unknown `PARLANCE_*` variable is refused with the neare
 """
 
 import difflib
+import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 PREFIX = "PARLANCE_"
 LATER = {
-    "redis_url": "several nodes over Redis",
     "weaviate_url": "the Weaviate index",
-    "storage_url": "object storage",
 }
 """Settings whose part this version does not have: refused when set, because ignoring them would mislead."""
 
@@ -30,7 +29,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     environment's folder, "off", or None for `.venv-models` beside the program; `align_model`, `embedding_model`: a
     folder or a name on the hub, None takes the default; `remote_*`: an OpenAI-compatible service that makes the final
     text for these tenants ("*": all). `public_url`: how browsers reach the server, when a proxy stands before it.
-    `origins`: pages of other origins that may open sockets; the server's own is always allowed."""
+    `origins`: pages of other origins that may open sockets; the server's own is always allowed.
+    `redis_url`: what is told in rooms reaches the other nodes through it; `storage_url`: `file:///folder` or
+    `s3://bucket/prefix` that all nodes share for kept audio. `events_days`: how long the event logs reach back, 0 for
+    ever. `connections_per_*`: of one node. `trusted_proxies`: networks whose X-Forwarded-For is believed."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -57,6 +59,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     redis_url: str | None = None
     weaviate_url: str | None = None
     storage_url: str | None = None
+    events_days: int = 0
+    connections_per_user: int = 6_000
+    connections_per_tenant: int = 8_000
+    connections_per_address: int = 6_000
+    trusted_proxies: tuple[str, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        """Other nodes may work on the same database."""
+        return self.database_url is not None
 
     @property
     def url(self) -> str:
@@ -111,7 +123,7 @@ def _check(values: dict[str, object]) -> Config:
         if field.name not in values:
             continue
         raw = values[field.name]
-        if field.name in ("origins", "remote_tenants") and isinstance(raw, str):
+        if field.name in ("origins", "remote_tenants", "trusted_proxies") and isinstance(raw, str):
             raw = [part.strip() for part in raw.split(",") if part.strip()]
         if field.type is bool and isinstance(raw, str):
             raw = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(raw.lower(), raw.lower())
@@ -155,6 +167,24 @@ def _relations(config: Config) -> None:
         refuse("token_hours", f"{config.token_hours} is not between 1 and 8760")
     if not 1_000 <= config.abandon_ms <= 24 * 3_600_000:
         refuse("abandon_ms", f"{config.abandon_ms} is not between 1000 and 86400000")
+    _cluster_relations(config, refuse)
     for name, part in LATER.items():
         if getattr(config, name) is not None:
             refuse(name, f"{part} arrives with a later version; unset it")
+
+
+def _cluster_relations(config: Config, refuse: Callable[[str, str], None]) -> None:
+    if config.redis_url is not None and not config.redis_url.startswith(("redis://", "rediss://", "unix://")):
+        refuse("redis_url", "must begin with redis://, rediss:// or unix://")
+    if config.storage_url is not None and not config.storage_url.startswith(("file:///", "s3://")):
+        refuse("storage_url", "must be file:///folder or s3://bucket/prefix")
+    if not 0 <= config.events_days <= 36_500:
+        refuse("events_days", f"{config.events_days} is not between 0 (for ever) and 36500")
+    for name in ("connections_per_user", "connections_per_tenant", "connections_per_address"):
+        if getattr(config, name) < 1:
+            refuse(name, f"{getattr(config, name)} is less than 1")
+    for network in config.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            refuse("trusted_proxies", f"{network!r} is no address or network, as 10.0.0.0/8")
