@@ -33,13 +33,12 @@ from server.enrichment import Enrichment
 from server.health import Readiness, watch
 from server.jobs.index import IndexSegments, enqueue_index, index_handler
 from server.jobs.queue import JobRunner
-from server.lifecycle import Components, StopRequest, first_of, open_database
+from server.lifecycle import Components, StopRequest, first_of, open_database, secret_of
 from server.live.desk import Desk
 from server.media.audiolog import MediaStore
 from server.media.playback import Playback
 from server.recognition import Recognition
 from server.rooms.hub import Hub
-from server.secret import signing_secret
 from server.store import feed
 from server.store.commits import Committer
 from server.store.embedded import EmbeddedPostgres
@@ -96,7 +95,7 @@ class App:
         self.identities = IdentityStore(self.database)
         self.executor = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="disk")
         self.recognition = Recognition(config, LIMITS)
-        authenticate = Authenticator(self.identities, secret=signing_secret(config), ttl_s=config.token_hours * 3_600)
+        self.authenticate = authenticate = Authenticator(self.identities, ttl_s=config.token_hours * 3_600)
         media = MediaStore(config.data_dir / "media", self.executor)
         playback = Playback(media)
         index = PostgresIndex(self.database.tenant_tx, LIMITS)
@@ -196,6 +195,7 @@ async def run(config: Config) -> int:
                 dsn = await postgres.start()
                 components.start("postgres", postgres.wait_failed())
             await open_database(app.database, dsn, migrate)
+            app.authenticate.open(await secret_of(config, dsn))
             components.start("hub", app.hub.run())
             components.start("committer", app.committer.run())
             components.start("jobs", app.jobs.run())

@@ -11,6 +11,9 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from server.config import Config
+from server.secret import known_secret, new_secret, signing_secret
+from server.store.installation import shared_secret
 from server.store.pool import Database
 from streaming.aio import Scope
 from streaming.errors import Unavailable
@@ -73,6 +76,14 @@ async def first_of(*waits: Coroutine[Any, Any, Any]) -> None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+
+
+async def secret_of(config: Config, dsn: str) -> str:
+    """What signs this installation's tokens: as configured; from the database, where nodes share one; else from the
+    data folder. `dsn`: the migrated database. Raises `ConfigError`, `Unavailable`."""
+    if config.secret is not None or not config.shared:
+        return signing_secret(config)
+    return await shared_secret(dsn, known_secret(config) or new_secret())
 
 
 async def open_database(database: Database, dsn: str, migrate: Callable[[str], Awaitable[list[str]]]) -> None:

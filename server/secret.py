@@ -1,7 +1,8 @@
 """The secret that signs access tokens: from the configuration, else a file of the data folder, made on first use.
 
 Policy: every process of an installation must sign with the same secret, so when two start at once the first to link
-the file wins and both read it. Invariant: `secret.key` never exists half written, and only its owner can read it.
+the file wins and both read it. Nodes that share a database share the secret through it instead
+(`server.lifecycle.secret_of`). Invariant: `secret.key` never exists half written, and only its owner can read it.
 """
 
 import os
@@ -32,13 +33,22 @@ def signing_secret(config: Config) -> str:
     return secret
 
 
+def known_secret(config: Config) -> str | None:
+    """The data folder's secret if it has one: what signed tokens before this node shared a database."""
+    return signing_secret(config) if (config.data_dir / FILE_NAME).exists() else None
+
+
+def new_secret() -> str:
+    return secrets.token_hex(SECRET_BYTES)
+
+
 def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{FILE_NAME}.{os.getpid()}.{secrets.token_hex(4)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(SECRET_BYTES) + "\n")
+            file.write(new_secret() + "\n")
             file.flush()
             os.fsync(file.fileno())
         try:

@@ -13,7 +13,7 @@ from auth.model import Role
 from auth.tokens import issue
 from server.config import Config
 from server.console.failures import USAGE, CommandFailed
-from server.secret import signing_secret
+from server.lifecycle import secret_of
 from server.store import embedded
 from server.store.identity import IdentityStore
 from server.store.migrate import migrate
@@ -40,8 +40,8 @@ async def local_database(config: Config) -> AsyncIterator[Database]:
 
 async def mint(config: Config, *, tenant: str, user: str, role: Role, hours: int) -> str:
     """An access token for `user` of `tenant`, both created when missing; an existing user gets `role`."""
-    secret = signing_secret(config)
     async with local_database(config) as database:
+        secret = await secret_of(config, database.dsn)
         identities = IdentityStore(database)
         member = await identities.ensure_user(await identities.ensure_tenant(tenant), user, role)
         identity = await identities.identity_of(member.tenant_id, member.user_id)

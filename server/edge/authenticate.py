@@ -7,18 +7,28 @@ from auth.errors import Unauthenticated
 from auth.model import Identity
 from auth.tokens import issue, issue_ticket, verify, verify_ticket
 from server.store.identity import IdentityStore
+from streaming.errors import Unavailable
 
 
 class Authenticator:
-    """Callable: `await authenticator(token) -> Identity`. Raises `Unauthenticated`, `Unavailable`."""
+    """Callable: `await authenticator(token) -> Identity`. Raises `Unauthenticated`, `Unavailable`.
 
-    def __init__(
-        self, store: IdentityStore, *, secret: str, ttl_s: int, clock: Callable[[], float] = time.time
-    ) -> None:
+    Until `open` has told it the secret everybody is `Unavailable`: the server answers while it starts."""
+
+    def __init__(self, store: IdentityStore, *, ttl_s: int, clock: Callable[[], float] = time.time) -> None:
         self._store = store
-        self._secret = secret
+        self._opened: str | None = None
         self._ttl_s = ttl_s
         self._clock = clock
+
+    def open(self, secret: str) -> None:
+        self._opened = secret
+
+    @property
+    def _secret(self) -> str:
+        if self._opened is None:
+            raise Unavailable("The server is starting.", retry_after_ms=1_000)
+        return self._opened
 
     async def __call__(self, token: str) -> Identity:
         claimed = verify(token, secret=self._secret, now=int(self._clock()))

@@ -130,7 +130,8 @@ async def test_events_may_be_opened_with_one_too(parlance: ServerProcess, alice:
 
 async def test_membership_is_looked_up_when_it_is_used(database: Database) -> None:
     who, now = await somebody(database), 1_800_000_000.0
-    authenticate = Authenticator(IdentityStore(database), secret=SECRET, ttl_s=60, clock=lambda: now)
+    authenticate = Authenticator(IdentityStore(database), ttl_s=60, clock=lambda: now)
+    authenticate.open(SECRET)
     ticket, expires_at = authenticate.ticket(who, "/p")
     assert expires_at == now + TICKET_S
     found = await authenticate.by_ticket(ticket, "/p")
