@@ -15,6 +15,7 @@
     ├── UnsupportedMedia      unsupported_media    a kind of file that is not taken here
     ├── DecodeFailed          decode_failed        the audio is not what it claims to be
     ├── HistoryTruncated      history_truncated    `first_seq` is the oldest event left
+    ├── RateLimited           rate_limited         retryable, with `retry_after_ms`: too much, too fast
     ├── Overloaded            overloaded           retryable, with `retry_after_ms`
     ├── Unavailable           unavailable          retryable: a part is missing for now
     │   ├── WorkerLost                             a recogniser process died; its audio is offered again
@@ -110,8 +111,20 @@ class HistoryTruncated(ParlanceError):
         self.first_seq = first_seq
 
 
+class RateLimited(ParlanceError):
+    code = "rate_limited"
+    retryable = True
+
+
 class Overloaded(ParlanceError):
     code = "overloaded"
+    retryable = True
+
+
+class Draining(ParlanceError):
+    """This process is about to stop: another one, or its successor, takes what it refuses."""
+
+    code = "draining"
     retryable = True
 
 

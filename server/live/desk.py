@@ -19,6 +19,7 @@ import msgspec
 from auth.model import Action, Identity, TenantRef, Visibility
 from auth.policy import access
 from server.media.audiolog import MediaStore
+from server.rooms.bus import ALONE, Bus
 from server.rooms.hub import Hub
 from server.store import feed, recordings
 from server.store.commits import Committer
@@ -27,6 +28,7 @@ from streaming.aio import Scope, cancel_and_wait
 from streaming.audio.endpoint import CONVERSATION, with_endpointing, within
 from streaming.audio.vad import detector_for
 from streaming.errors import (
+    Draining,
     Fenced,
     NotFound,
     QuotaExceeded,
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 2.0
 SWEEP_ROWS_MAX = 50
 END_RETRY_S_MAX = 5.0
+DRAINING_RETRY_MS = 500
+"""Another node may be asked at once; the same address leads to another one, or to the successor in about 2 s."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -80,6 +84,7 @@ class Desk:
         hub: Hub,
         committer: Committer,
         engines: EnginePool,
+        bus: Bus = ALONE,
         node: str,
         abandon_ms: int,
         limits: Limits,
@@ -89,18 +94,22 @@ class Desk:
         self._hub = hub
         self._committer = committer
         self._engines = engines
+        self._bus = bus
         self._node = node
         self._abandon_ms = abandon_ms
         self._limits = limits
         self._scope = Scope("streams", on_error=self._stream_crashed)
         self._streams: dict[str, LiveStream] = {}
         self._tasks: dict[tuple[str, str], tuple[LiveStream, asyncio.Task[None]]] = {}
+        self._draining = False
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Takeovers of one recording, one after the other; a lock lives while somebody holds it or waits for it."""
 
     # --- for the edge -----------------------------------------------------------------------------------------
     async def start(self, who: Identity, client: Client, wanted: RecordingStart) -> Started:
         """Start a recording, or take its stream over. Raises any of the tree's request errors."""
+        if self._draining:
+            raise Draining("This server is about to stop; connect again.", retry_after_ms=DRAINING_RETRY_MS)
         if (
             sum(1 for stream in self._streams.values() if stream.client is client)
             >= self._limits.streams_per_socket_max
@@ -175,6 +184,14 @@ class Desk:
         for stream in self._streams.values():
             if stream.client is client:
                 stream.attend(None)
+                if self._draining:
+                    self._scope.spawn(self._let_go(stream), name="hand over")
+
+    def fence(self, tenant_id: str, recording_id: str, epoch: int) -> None:
+        """Another node took this stream over; its transactions are refused anyway, so this only saves time."""
+        live, _ = self._tasks.get((tenant_id, recording_id), (None, None))
+        if live is not None and live.epoch < epoch:
+            live.overtaken()
 
     def _check_language(self, language: str) -> None:
         engine = self._engines.capabilities
@@ -297,9 +314,13 @@ class Desk:
                     token_hash=hashed,
                     client_seen=client is not None,
                 )
+            self._bus.fence(row.tenant_id, row.recording_id, stream.epoch)
             ghost = self._tasks.get(key)
             if ghost is not None:
-                await cancel_and_wait(ghost[1])
+                if ghost[0].client is client:
+                    ghost[0].attend(None)  # it knows
+                ghost[0].overtaken()
+                await asyncio.wait([ghost[1]])
             return await self._open(row, stream, client, new_container=new_container)
 
     async def _end(self, live: LiveStream, reason: EndReason, duration_ms: int) -> None:
@@ -352,10 +373,24 @@ class Desk:
         async with self._scope:
             try:
                 while True:
-                    await self._sweep()
+                    if not self._draining:
+                        await self._sweep()
                     await asyncio.sleep(SWEEP_INTERVAL_S)
             finally:
-                await self._release_all()
+                await self.release_all()
+
+    async def drain(self) -> None:
+        """From now on nothing begins here, and each stream is handed over as its client leaves; returns when none is
+        left. The caller's deadline cancels it, and the end of `run` hands over the rest."""
+        self._draining = True
+        tasks = list(self._tasks.values())
+        for live, _ in tasks:
+            if live.client is None:
+                self._scope.spawn(self._let_go(live), name="hand over")
+            else:
+                live.sync_soon()
+        if tasks:
+            await asyncio.wait([task for _, task in tasks])
 
     async def _sweep(self) -> None:
         try:
@@ -374,13 +409,18 @@ class Desk:
         except Unavailable:
             log.warning("sweep skipped, the database is away")
 
-    async def _release_all(self) -> None:
-        lives = [live for live, _ in self._tasks.values()]
-        for _, task in list(self._tasks.values()):
-            await cancel_and_wait(task)
-        for live in lives:
-            try:
-                async with self._database.tenant_tx(live.tenant_id) as connection:
-                    await recordings.release(connection, live.tenant_id, live.recording_id, live.epoch)
-            except Unavailable:
-                log.warning("lease not released, it will run out", extra={"recording_id": live.recording_id})
+    async def release_all(self) -> None:
+        """Let go of every stream."""
+        await asyncio.gather(*(self._let_go(live) for live, _ in list(self._tasks.values())))
+
+    async def _let_go(self, live: LiveStream) -> None:
+        """Stop running a stream, with its audio durable, so that another node adopts it at once."""
+        task = self._tasks.get((live.tenant_id, live.recording_id), (None, None))
+        if task[0] is not live or task[1] is None:
+            return
+        await cancel_and_wait(task[1])
+        try:
+            async with self._database.tenant_tx(live.tenant_id) as connection:
+                await recordings.release(connection, live.tenant_id, live.recording_id, live.epoch)
+        except Unavailable:
+            log.warning("lease not released, it will run out", extra={"recording_id": live.recording_id})

@@ -1,6 +1,7 @@
 """Where a pipeline's captions go: partials to the room, finals through the committer.
 
 One per pipeline run. After its stream was taken over nothing leaves it: partials are dropped, finals are `Fenced`.
+While it is in doubt whether the stream is still ours, partials are dropped too.
 """
 
 import time
@@ -38,9 +39,10 @@ class RoomSink:
         self._committer = committer
         self._key = (tenant_id, f"recording:{recording_id}")
         self.closed = False
+        self.doubtful = False
 
     def partial(self, partial: Partial) -> None:
-        if self.closed or not self._hub.listened(self._key):
+        if self.closed or self.doubtful or not self._hub.listened(self._key):
             return
         METRICS.partials.inc()
         body = {

@@ -27,6 +27,7 @@ from streaming.errors import (
     ParlanceError,
     PayloadTooLarge,
     QuotaExceeded,
+    RecordingBusy,
     StreamEnded,
     Unavailable,
     UnsupportedMedia,
@@ -45,6 +46,9 @@ from .opening import Opening
 from .sink import RoomSink
 
 log = logging.getLogger(__name__)
+
+PAUSE_S = 2.0
+"""A loop that comes round so late stood still: it ticks twice a second, and takeovers need no longer than this."""
 
 DEGRADED_MS = 2_000
 """Lag from which captions are called degraded: the promise is words within 1 s at p95."""
@@ -111,6 +115,9 @@ class LiveStream:
         self._sync_failed = False
         self._damage_told = False
         self._ending = False
+        self._overtaken = asyncio.Event()
+        self._renew_now = Signal()
+        self._ticked = time.monotonic()
         rate = row.format.bytes_per_second
         start = min(plan.start_byte, log_.end)
         self.ledger = OffsetLedger(
@@ -219,6 +226,15 @@ class LiveStream:
         self._state = State.STOPPING
         self._tape.mark(MarkKind.STOP)
 
+    def overtaken(self) -> None:
+        """Another connection or node runs this stream with a higher epoch: end, tell the client, write nothing."""
+        self._sink.closed = True
+        self._overtaken.set()
+
+    def sync_soon(self) -> None:
+        """Make what is here durable and acknowledge it now: somebody else is to go on."""
+        self._wake.set()
+
     def attend(self, client: Client | None) -> None:
         """The client went away (None)."""
         self.client = client
@@ -237,7 +253,11 @@ class LiveStream:
         minders = []
         try:
             async with asyncio.TaskGroup() as group:
-                minders = [group.create_task(self._attend_log()), group.create_task(self._keep_lease())]
+                minders = [
+                    group.create_task(self._attend_log()),
+                    group.create_task(self._keep_lease()),
+                    group.create_task(self._give_way()),
+                ]
                 await self._recognise()
                 for minder in minders:
                     minder.cancel()
@@ -278,6 +298,9 @@ class LiveStream:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._limits.ack_interval_ms / 1000)
+            self._look_for_a_pause()
+            if self._sink.doubtful:
+                continue
             await self._sync()
             self._acknowledge()
             waiting = self.client is None and self._state in (State.LIVE, State.PAUSED)
@@ -328,9 +351,23 @@ class LiveStream:
             self._damage_told = True
             self._tell(damage_of(self.row.format.encoding, samples), fatal=False)
 
+    def _look_for_a_pause(self) -> None:
+        """After this process stood still (SIGSTOP, a frozen machine) its stream may be somebody else's: nothing more is
+        told of it until the lease was renewed."""
+        now = time.monotonic()
+        if now - self._ticked > PAUSE_S:
+            self._sink.doubtful = True
+            self._renew_now.set()
+        self._ticked = now
+
+    async def _give_way(self) -> None:
+        await self._overtaken.wait()
+        raise Fenced("Another connection took this stream over.")
+
     async def _keep_lease(self) -> None:
         while True:
-            await asyncio.sleep(self._limits.lease_renew_ms / 1000)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._renew_now.wait(), self._limits.lease_renew_ms / 1000)
             try:
                 async with self._database.tenant_tx(self.tenant_id) as connection:
                     await recordings.renew(
@@ -342,6 +379,7 @@ class LiveStream:
                         settled_sample=self._pipeline.progress.settled_sample,
                         client_seen=self.client is not None,
                     )
+                self._sink.doubtful = False
             except Unavailable as error:
                 if isinstance(error, Fenced):
                     if self._ending:
@@ -352,4 +390,5 @@ class LiveStream:
     def _fenced(self, error: Fenced) -> None:
         log.info("stream taken over", extra={"recording_id": self.recording_id})
         if self.client is not None:
-            self.client.stream_failed(self.stream_id, error, fatal=True, expected_offset=None)
+            busy = RecordingBusy(error.message)  # trying again would take it back: two clients in a fight
+            self.client.stream_failed(self.stream_id, busy, fatal=True, expected_offset=None)

@@ -330,22 +330,24 @@ async def _is(value: bool) -> bool:
 
 
 async def test_killed_database_connections_lose_and_double_nothing(
-    database: Database, media: MediaStore, who: Identity, owner: Connection
+    database: Database, database_dsn: str, media: MediaStore, who: Identity, owner: Connection
 ) -> None:
     await record(database, media, who, coarse())
+    killer = await asyncpg.connect(database_dsn)  # one of its own: `owner` is asked meanwhile
     cuts = 0
 
     async def cut(_words: Sequence[str]) -> None:
         nonlocal cuts
         if cuts < 4:
             cuts += 1
-            await owner.execute(
+            await killer.execute(
                 """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                   WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+                   WHERE datname = current_database() AND application_name LIKE 'parlance%'"""
             )
 
     async with filling(database, media, Exact(cut)):
         await until(lambda: settled(owner))
+    await killer.close()
     await exactly_once(database, who)
     assert cuts == 4
 

@@ -39,6 +39,7 @@ class Peer:
         self.acks: list[RecordingAck] = []
         self.failures: list[tuple[ParlanceError, bool, int | None]] = []
         self.events: list[dict[str, Any]] = []
+        self.partials = 0
         self._changed = asyncio.Condition()
         self._wakers: set[asyncio.Event] = set()
 
@@ -54,6 +55,8 @@ class Peer:
         if durable:
             self.events.append(data)
             self._wake()
+        else:
+            self.partials += 1
 
     def _wake(self) -> None:
         for waker in self._wakers:
@@ -150,7 +153,7 @@ async def node(
             try:
                 yield made
             finally:
-                await made.desk._release_all()
+                await made.desk.release_all()
                 await made.desk._scope.close()
     finally:
         made.executor.shutdown()
