@@ -123,10 +123,17 @@ def reachable_binaries() -> Path:
             libraries = package.parent / f"{PACKAGE}.libs"
             if libraries.exists():
                 shutil.copytree(libraries, ready / libraries.name, symlinks=True)
-            for parent in (ready, ready / PACKAGE):
-                parent.chmod(0o755)
+            open_up(ready)
             ready.rename(home)
     return home / PACKAGE / INSTALLATION / "bin"
+
+
+def open_up(folder: Path) -> None:
+    """Let everybody read what its owner may: it was installed under an umask of the owner's."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = stat.S_IMODE(path.stat().st_mode)
+            path.chmod(mode | (0o055 if mode & 0o100 else 0o044))
 
 
 def reachable(path: Path) -> bool:

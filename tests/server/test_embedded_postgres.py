@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from server.store import embedded, pglaunch, pgowner
+from server.store import embedded, pglaunch, pgowner, pgplace
 from server.store.embedded import EmbeddedPostgres, PostgresFailed, running_dsn, use
 
 ROOT = Path(__file__).parents[2]
@@ -456,3 +456,17 @@ async def test_a_full_disk_is_explained_and_leaves_nothing_half_made(tmp_path: P
             assert await run(dsn, *WRITE, COUNT) == 1
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_copy_can_be_read_by_everybody_whatever_the_umask_was(tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    (folder / "bin").mkdir(parents=True)
+    for name, mode in (("bin/postgres", 0o700), ("share", 0o600)):
+        (folder / name).write_text("")
+        (folder / name).chmod(mode)
+    (folder / "link").symlink_to("nowhere")
+    for path in (folder, folder / "bin"):
+        path.chmod(0o700)
+    pgplace.open_up(folder)
+    modes = [(folder / name).stat().st_mode & 0o777 for name in (".", "bin", "bin/postgres", "share")]
+    assert modes == [0o755, 0o755, 0o755, 0o644]
