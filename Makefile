@@ -13,12 +13,14 @@ run: ## install what is needed, then serve on http://127.0.0.1:8000
 test: ## the whole suite: Python, TypeScript, browser, real servers
 	@scripts/setup.sh dev
 	@scripts/test-packages.sh
+	@scripts/s3-server.sh
 	@.venv/bin/parlance models environment >/dev/null || true
 	@scripts/test.sh
 
 soak: ## the long tests: many seeds, full matrices, hours of media
 	@scripts/setup.sh dev
 	@scripts/test-packages.sh
+	@scripts/s3-server.sh
 	@.venv/bin/parlance models environment >/dev/null || true
 	@scripts/page.sh || true
 	@.venv/bin/python -m pytest tests -m soak
@@ -33,5 +35,6 @@ bench: ## every benchmark; writes bench/results and prints the table
 
 clean: ## remove environments, builds and caches; recordings in data/ stay
 	rm -rf .venv .venv-models .tools build clients/js/node_modules clients/js/*/node_modules clients/js/*/dist
+	rm -rf bench/node/node_modules
 	rm -rf .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache *.egg-info clients/python/*.egg-info
 	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

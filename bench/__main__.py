@@ -13,11 +13,29 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import uvloop
 
-from bench import encodings, engines, live, search, speech, startup, streams, whisper
+from bench import (
+    crossnode,
+    encodings,
+    engines,
+    fanout,
+    idle,
+    intake,
+    live,
+    replay,
+    resume,
+    search,
+    speech,
+    stalled,
+    startup,
+    streams,
+    whisper,
+)
+from bench.beside import ROUNDS
 from bench.report import ROOT, Figure, Result, table, write
 from streaming.recogniser.pocketsphinx import PocketSphinxEngine
 from tests.support import synth
@@ -38,6 +56,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 Benchmark = Callable[[Options], Awaitable[Result]]
+Found = TypeVar("Found")
 
 
 async def start_up(options: Options) -> Result:
@@ -143,6 +162,47 @@ async def engine(options: Options) -> Result:
     return Result("engine", rows, {"engine": capabilities.name, "model": capabilities.model}, {**own, **shown})
 
 
+async def fan_out(options: Options) -> Result:
+    return await fanout.benchmark(1_000, 2 if options.quick else 4, 3 if options.quick else 6, rounds(options))
+
+
+async def cross_node(options: Options) -> Result:
+    return await crossnode.benchmark(1_000, 2 if options.quick else 4, rounds(options))
+
+
+async def intakes(options: Options) -> Result:
+    """`bench.intake`: beside Node, then the whole server."""
+    seconds = 2 if options.quick else 4
+    runs, skipped = await intake.compare(seconds, rounds(options), options.seed)
+    wholes = await with_server(
+        TONES, lambda server: intake.whole(server, intake.WHOLE_STREAMS, 2 * seconds, options.seed)
+    )
+    return intake.result(runs, skipped, wholes, seconds, rounds(options))
+
+
+async def idles(options: Options) -> Result:
+    """Three rounds: what is measured differs by a tenth of a kB between them, and connecting takes long."""
+    return await idle.benchmark(1_000 if options.quick else 5_000, min(3, rounds(options)))
+
+
+async def stalls(options: Options) -> Result:
+    return await stalled.benchmark(100, 5, 1 if options.quick else 3)
+
+
+async def replays(options: Options) -> Result:
+    return await with_server(TONES, lambda server: replay.benchmark(server, 10_000 if options.quick else 100_000))
+
+
+async def resumes(options: Options) -> Result:
+    cuts, kills = (4, 1) if options.quick else (15, 4)
+    return await with_server(TONES, lambda server: resume.benchmark(server, cuts, kills, options.seed))
+
+
+def rounds(options: Options) -> int:
+    """Of each side of a comparison."""
+    return 1 if options.quick else ROUNDS
+
+
 BENCHMARKS: dict[str, Benchmark] = {
     "startup": start_up,
     "captions": captions,
@@ -153,10 +213,17 @@ BENCHMARKS: dict[str, Benchmark] = {
     "ingest": ingest,
     "search": searches,
     "engine": engine,
+    "fanout": fan_out,
+    "crossnode": cross_node,
+    "intake": intakes,
+    "idle": idles,
+    "stalled": stalls,
+    "replay": replays,
+    "resume": resumes,
 }
 
 
-async def with_server(engine: str, measure: Callable[[ServerProcess], Awaitable[Result]], **settings: str) -> Result:
+async def with_server(engine: str, measure: Callable[[ServerProcess], Awaitable[Found]], **settings: str) -> Found:
     """Measure against a fresh server with an empty data folder."""
     with (
         tempfile.TemporaryDirectory(prefix="parlance-bench-") as folder,

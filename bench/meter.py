@@ -77,16 +77,17 @@ async def _watch(server: ServerProcess, meter: Meter) -> None:
 def cpu_of(server: ServerProcess) -> Cpu:
     workers = server.workers()
     others = [pid for pid in server.children() if pid not in workers]
-    return Cpu(_cpu_s([server.pid]), _cpu_s(workers, reaped=True), _cpu_s(others, reaped=True))
+    return Cpu(cpu_s([server.pid]), cpu_s(workers, reaped=True), cpu_s(others, reaped=True))
 
 
 def memory_of(server: ServerProcess) -> Memory:
-    resident = _field(Path(f"/proc/{server.pid}/status"), "VmRSS:")
+    resident = resident_kib(server.pid)
     shared = sum(_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") for pid in server.workers())
     return Memory(resident / 1024, shared / 1024)
 
 
-def _cpu_s(pids: Iterable[int], *, reaped: bool = False) -> float:
+def cpu_s(pids: Iterable[int], *, reaped: bool = False) -> float:
+    """Of these processes so far; `reaped`: and of their children that ended."""
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -94,6 +95,11 @@ def _cpu_s(pids: Iterable[int], *, reaped: bool = False) -> float:
             times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
             ticks += sum(map(int, times if reaped else times[:2]))
     return ticks / TICKS_PER_S
+
+
+def resident_kib(pid: int) -> int:
+    """0 when it is gone."""
+    return _field(Path(f"/proc/{pid}/status"), "VmRSS:")
 
 
 def _field(path: Path, name: str) -> int:

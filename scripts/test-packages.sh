@@ -1,10 +1,12 @@
 #!/bin/sh
-# Install the programs that some tests need and the system lacks: a browser, and a speech synthesiser that makes audio.
+# Install the programs that some tests need and the system lacks: a browser, a speech synthesiser that makes audio, and
+# Redis for tests of several nodes.
 # Never fails: a test whose program is missing says so itself.
 set -eu
 say() { echo "test packages: $*" >&2; }
 missing=
 command -v espeak-ng >/dev/null 2>&1 || missing="$missing espeak-ng"
+command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 ||
   command -v google-chrome >/dev/null 2>&1 || missing="$missing chromium"
 [ -n "$missing" ] || exit 0

@@ -14,8 +14,8 @@ from server.config import Config
 from server.jobs.align import AlignmentFiller
 from server.jobs.audio import RecordedAudio
 from server.jobs.vectors import VectorFiller
-from server.media.audiolog import MediaStore
 from server.media.playback import Playback
+from server.media.ports import Media
 from server.models.cache import alignment_languages, cache_folder, torch_checkpoints
 from server.models.environment import REQUIREMENTS, ROOT, ModelsEnvironment, find_uv, place
 from server.rooms.hub import Hub
@@ -38,7 +38,7 @@ class Enrichment:
         *,
         database: Database,
         index: Index,
-        media: MediaStore,
+        media: Media,
         playback: Playback,
         hub: Hub,
         limits: Limits,

@@ -2,6 +2,7 @@
 
 Policy (PROTOCOL.md): 503 while starting, migrating or stopping, and while a configured part was absent at the start;
 a part lost later gives 200 with its name in `degraded`, because the server still takes audio and heals by itself.
+A part that the server starts without is named in `missing` until its probe finds it for the first time.
 """
 
 import asyncio
@@ -32,7 +33,10 @@ async def watch(readiness: Readiness, probes: Mapping[str, Probe]) -> None:
     while True:
         for name, probe in probes.items():
             works = await _works(probe)
-            if not works and name not in readiness.degraded:
+            if name in readiness.missing:
+                if works:
+                    readiness.missing.discard(name)
+            elif not works and name not in readiness.degraded:
                 log.warning("a part is lost", extra={"part": name})
                 readiness.degraded.add(name)
             elif works and name in readiness.degraded:

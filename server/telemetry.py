@@ -8,6 +8,8 @@ import logging
 import sys
 from typing import Final
 
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from pythonjsonlogger.json import JsonFormatter
 
@@ -32,6 +34,27 @@ class Metrics:
         self.slow_consumers = Counter(
             "parlance_slow_consumers", "Sockets cut off because they did not read", registry=self.registry
         )
+        self.event_streams = Gauge("parlance_event_streams", "Rooms followed over HTTP (SSE)", registry=self.registry)
+        self.events_expired = Counter(
+            "parlance_events_expired", "Events deleted because of their age", registry=self.registry
+        )
+        self.nodes = Gauge(
+            "parlance_nodes", "Nodes that work together, this one included, as Redis knows them", registry=self.registry
+        )
+        self.nodes.set(1)
+        self.hints = Counter("parlance_hints", "Room events told to the other nodes", registry=self.registry)
+        self.hints_dropped = Counter(
+            "parlance_hints_dropped", "Room events not told to the other nodes", ["why"], registry=self.registry
+        )
+        self.hints_ignored = Counter(
+            "parlance_hints_ignored", "Messages over Redis that were not understood", ["why"], registry=self.registry
+        )
+        self.rooms_behind = Counter(
+            "parlance_rooms_behind", "Times a room's log held events that nobody had told", registry=self.registry
+        )
+        self.reads_slowed = Counter(
+            "parlance_reads_slowed", "Messages read later because their sender was too fast", registry=self.registry
+        )
         self.refusals = Counter("parlance_refusals", "Refused requests", ["code"], registry=self.registry)
         self.worker_restarts = Counter(
             "parlance_worker_restarts", "Worker processes started again", registry=self.registry
@@ -46,6 +69,13 @@ class Metrics:
         )  # fmt: skip
         self.commit_seconds = Histogram(
             "parlance_commit_seconds", "One commit batch", buckets=LATENCY_BUCKETS, registry=self.registry
+        )
+        self.seal_seconds = Histogram(
+            "parlance_seal_seconds", "One object of kept audio into shared storage",
+            buckets=LATENCY_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.storage_failures = Counter(
+            "parlance_storage_failures", "Objects that shared storage did not take", registry=self.registry
         )
         self.search_seconds = Histogram(
             "parlance_search_seconds", "One search query", buckets=LATENCY_BUCKETS, registry=self.registry
@@ -72,6 +102,13 @@ class TextFormatter(logging.Formatter):
         return line.rstrip()
 
 
+def by_us(record: logging.LogRecord) -> bool:
+    """Whether a line of the HTTP library's is about us. It writes a traceback for each request that is no HTTP, which
+    quotes what was sent, tokens too; and one when a client leaves before its answer."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | RequestPayloadError | ConnectionError)
+
+
 def set_up_logging(level: str, style: str) -> None:
     """Log to stderr. `style`: "json", "text", or "auto" (text on a terminal)."""
     handler = logging.StreamHandler(sys.stderr)
@@ -89,4 +126,5 @@ def set_up_logging(level: str, style: str) -> None:
     root.setLevel(level.upper())
     for noisy in ("aiohttp.access", "socketio", "engineio", "asyncio", "pgqueuer"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(by_us)
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # a traceback a second while the database is away

@@ -22,13 +22,17 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     malformed_window_ms: int = 10_000
     handler_ms_max: int = 2_000
     """PROTOCOL.md: an acknowledgement waits at most 2 s for its one store call."""
-    outbox_packets_max: int = 2_000
-    """Packets queued to one client before it is cut off as `slow_consumer`: 2,000 x about 500 B = 1 MB."""
-    answers_waiting_max: int = 64
-    """Packets queued to a client above which its next request waits: who does not read is not served. 64 answers of
-    1,000 events are 64 MB, the worst a hostile client can hold."""
+    outbox_bytes_max: int = 1 * MIB
+    """What waits for one client before it is cut off as `slow_consumer`, counted as the memory that it is: some 1,500
+    events of 500 B. Its transport holds 64 KiB and one answer besides: 1.6 MiB in all."""
+    answers_waiting_bytes_max: int = 64 * KIB
+    """Bytes waiting for a client above which its next request waits: who does not read is not served."""
     answers_wait_ms_max: int = 5_000
-    """A request that waited this long cuts its client off: far above a slow phone's second, below the ping timeout."""
+    """A request that waits cuts its client off when nothing was read for this long: far above a slow phone's second,
+    below the ping timeout."""
+    answer_bytes_max: int = 512 * KIB
+    """Events of one answer: `events:read` gives fewer than it was asked for, and says that there are more. The other
+    answers are far smaller."""
     join_buffer_events_max: int = 5_000
     """Live events held back while a joining client replays; past it the replay starts over from the log."""
     replay_page_events: int = 500
@@ -37,6 +41,61 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """PROTOCOL.md: `events:read` clamps its limit here."""
     sockets_max: int = 10_000
     """30 kB each when idle (measured): 300 MB."""
+
+    # --- admission --------------------------------------------------------------------------------------------
+    handshakes_max: int = 1_000
+    """Sockets beyond `sockets_max` that are still taken up, so that CONNECT can be answered with a reason; above, HTTP
+    answers 503."""
+    hello_ms_max: int = 10_000
+    """For CONNECT after the handshake. Clients send it in the same breath; 5,000 of them at once wait some seconds for
+    their turn. Less than the first ping (20 s)."""
+    hellos_max: int = 4
+    """CONNECT packets of one socket: a wrong namespace or two, then the right one."""
+    attachments_max: int = 4
+    """Binary parts of one event: PROTOCOL.md has one, three more are answered by name."""
+    connects_per_s: int = 100
+    connects_burst: int = 2_000
+    """Sockets opened from one address: all of its places may come back at once after a restart (5,000 behind one
+    proxy), so the burst is that many and 2,000 tries more. A loop without a pause makes 1,000 a second and is slowed
+    to 100, which cost a tenth of a core."""
+    admission_keys_max: int = 20_000
+    """Users, tenants and addresses whose rates are remembered, of each: twice `sockets_max`, so that everybody who is
+    connected has room. 300 B each: 6 MB for each kind of rate."""
+    events_per_s: int = 500
+    events_burst: int = 5_000
+    """Acknowledged events of one socket, by weight. A page sends some ten a second; a bot that reads 100,000 events in
+    pages of 100 sends 1,000 of weight 3 at once. 500 take 5 to 25% of a core."""
+    events_per_user_per_s: int = 2_000
+    events_per_user_burst: int = 40_000
+    """6,000 sockets of one user (the most by default) come back and join a room each (weight 4), and some more."""
+    events_per_tenant_per_s: int = 8_000
+    events_per_tenant_burst: int = 80_000
+    """Four users at their limit: about what one core answers in a second (0.1 ms each)."""
+    events_refused_max: int = 10_000
+    """Refused events of one socket within `events_refused_ms`, after which it is closed: twice the burst, by a client
+    that does not listen."""
+    events_refused_ms: int = 10_000
+    received_bytes_min: int = 4 * KIB
+    """What a message counts at least: 0.1 ms of CPU, as long as 4 KiB of a large one take."""
+    received_bytes_per_s: int = 16 * MIB
+    received_burst_bytes: int = 32 * MIB
+    """Bytes read from one socket: four streams that send a whole credit each (4 MiB), twice at once. Ten minutes of
+    48 kHz stereo after an outage (115 MB) arrive in 5 s, and ten minutes in 6,000 small chunks at once."""
+    received_bytes_per_group_per_s: int = 64 * MIB
+    received_burst_bytes_per_group: int = 256 * MIB
+    """The same of one user, one tenant, one address: 1,000 streams with ten chunks a second count as 40 MiB."""
+    received_delay_ms_max: int = 5_000
+    """A socket that owes more is not read for this long, then once: its pings still arrive in time (20 s)."""
+    requests_per_s: int = 200
+    requests_burst: int = 4_000
+    """HTTP requests from one address: 100 people behind one, who open the page (40 requests) at once."""
+    streams_per_user_max: int = 500
+    streams_per_tenant_max: int = 1_000
+    streams_max: int = 2_000
+    """New live streams at one node; takeovers always find room. Ten chunks a second take 1 ms of CPU: 1,000 streams are
+    a core, before anything is recognised. A user leaves half a tenant, a tenant half a node to others."""
+    streams_retry_ms: int = 30_000
+    """Talks end in minutes, not in seconds."""
 
     # --- live audio -------------------------------------------------------------------------------------------
     chunk_bytes_max: int = 512 * KIB
@@ -65,6 +124,24 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Containers in one recording: a recorder that begins anew every 43 s for twelve hours."""
     flush_marks_max: int = 64
     """Flush, pause and resume marks waiting in one stream."""
+
+    # --- kept audio in shared storage -------------------------------------------------------------------------
+    seal_interval_ms: int = 2_000
+    """Between objects of one live stream: 1,800 an hour, and a tenth of what a client may have on its way."""
+    extent_bytes_max: int = 4 * MIB
+    """One object, or one read of it: 5 s of the fastest encoding that keeps to its credit."""
+    merge_extents: int = 64
+    """Small objects that become one: twelve hours are 340 of them and not 21,600, which S3 would list in 22 pages."""
+    merge_bytes: int = 8 * MIB
+    """So many bytes are merged also when fewer objects hold them: what a merge may keep in memory."""
+    storage_answer_ms_max: int = 5_000
+    """One put, read or list; a bucket answers in 20 to 200 ms."""
+    storage_calls_max: int = 32
+    """Calls on their way from one node: 32 x 4 MiB; 200 streams put 100 objects a second, 20 ms each."""
+    storage_reads_max: int = 8
+    """Of them by one reader or one stream that is fetched."""
+    storage_lists_max: int = 256
+    """Recordings whose objects are remembered: 340 objects are 100 kB."""
 
     # --- audio ------------------------------------------------------------------------------------------------
     sample_rate_hz_min: int = 4_000
@@ -180,6 +257,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """PROTOCOL.md: an acknowledgement waits at most 2 s."""
     database_command_ms_max: int = 30_000
     """No statement of ours takes seconds; one that takes this long has lost its database."""
+    database_idle_ms_max: int = 5_000
+    """Within a transaction, between two statements: then the database ends it and frees its locks, which a node that
+    was paused or cut off would keep for ever. Ours follow each other within milliseconds. Half a lease, so that a
+    takeover that waits for such a lock succeeds before clients despair."""
     database_log_bytes_max: int = 4 * MIB
     """The embedded database's log is emptied above this size."""
     job_statement_ms_max: int = 10_000
@@ -188,6 +269,53 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A runner that ends gives running jobs this long, then leaves them to be picked again."""
     jobs_picked_max: int = 20
     """Jobs a runner holds at once: two batches of 10, as PgQueuer wants."""
+
+    # --- replay over HTTP, retention --------------------------------------------------------------------------
+    event_streams_max: int = 1_000
+    """SSE streams of a node: each holds a page of the log and `event_stream_early_max` events at most."""
+    event_streams_per_user_max: int = 100
+    """A bot follows a hundred talks; a browser opens six at a time to one host."""
+    event_streams_retry_ms: int = 15_000
+    """To who finds no place: by then a stream whose client vanished has been noticed (`event_stream_idle_ms`)."""
+    event_stream_page_events: int = 100
+    """Events read at once for a stream that is behind: 100 x about 1 KB, and 1 MB at most of word times."""
+    event_stream_early_max: int = 64
+    """Events of the hub that wait for one stream; past it the stream reads the log. They are shared by all streams."""
+    event_stream_idle_ms: int = 15_000
+    """A comment after this long without an event: below the 30 to 60 s after which proxies close idle connections."""
+    event_stream_write_ms_max: int = 30_000
+    """A client that takes nothing for this long is cut off: it resumes with Last-Event-ID. 64 KiB here and the kernel's
+    buffers must be full first."""
+    event_stream_retry_ms_min: int = 1_000
+    event_stream_retry_ms_max: int = 3_000
+    """`retry:`, drawn for each stream, so that the clients of a stopped node do not come back in step."""
+    retention_batch_events: int = 1_000
+    """Events deleted by one transaction, which keeps the rooms' counters locked: 7 ms of long logs, 20 ms of logs with
+    four events each (measured)."""
+    retention_look_ms: int = 600_000
+    """Between looks for old events: they are kept for days, ten minutes more do not matter."""
+
+    # --- rooms and nodes --------------------------------------------------------------------------------------
+    hints_bytes_max: int = 4 * MIB
+    """What waits for Redis: 5 s of 200 streams with three partials a second and a final every three (0.6 KB each)."""
+    hint_bytes_max: int = 1 * MIB
+    """One event on its way over Redis: as large as a message of a socket. Larger ones are read from the log."""
+    hints_batch_bytes: int = 256 * KIB
+    """Sent to Redis at once: 2 ms on a network of 1 Gbit/s, so that a burst delays nobody."""
+    redis_answer_ms_max: int = 2_000
+    """Redis answers in under a millisecond; one that takes this long is lost, and what waits for it is old."""
+    redis_retry_ms_min: int = 50
+    redis_retry_ms_max: int = 1_000
+    """Between tries to reach Redis. A node without it is a second late anyway, by `marks_interval_ms`."""
+    marks_interval_ms: int = 1_000
+    """DESIGN decision 5: a lost hint is at most a second late."""
+    marks_rooms_max: int = 2_000
+    """Rooms compared with the log by one query, which takes the database 4 ms per 1,000 (measured)."""
+    marks_reads_max: int = 4
+    """Rooms read from the log at once when hints were lost: the handlers keep most of the 10 connections."""
+    node_beat_ms: int = 2_000
+    node_expiry_ms: int = 6_000
+    """A node that missed three beats is no longer counted, and nothing is encoded for it."""
 
     # --- HTTP -------------------------------------------------------------------------------------------------
     http_body_bytes_max: int = 64 * KIB
@@ -202,6 +330,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     login_link_s_max: int = 7 * 86_400
     past_streams_max: int = 64
     """Ended streams of a connection whose late chunks are answered `stream_ended` instead of `not_found`."""
+    drain_spread_ms: int = 3_000
+    """Within it the clients of a node that is to stop are asked to move: 10,000 of them are 3,300 connects a second for
+    the others together, which one node takes 700 of (measured); who is refused for a moment tries again."""
+    drain_ms_max: int = 15_000
+    """For clients to move and streams to be handed over, then the node stops all the same. Half of the 30 s that
+    orchestrators give by default."""
     close_ms_max: int = 2_000
     """For a client to take what is queued and the goodbye; then its transport is cut."""
 
@@ -245,6 +379,10 @@ def check(limits: Limits) -> Limits:
     assert limits.ack_interval_ms <= limits.sync_interval_ms, "audio is synced with every acknowledgement"
     assert limits.lease_renew_ms * 3 <= limits.lease_ms, "three renewals before a lease ends"
     assert limits.credit_ms >= 5 * limits.sync_interval_ms, "credit rides out several syncs"
+    assert limits.credit_ms >= 5 * limits.seal_interval_ms, "and several objects of shared storage"
+    assert limits.extent_bytes_max <= limits.merge_bytes, "a merge holds more than one object"
+    assert limits.storage_answer_ms_max < limits.lease_ms, "a stream that opens in shared storage keeps its lease"
+    assert limits.storage_reads_max < limits.storage_calls_max, "a reader leaves room for what is put"
     assert limits.backlog_ms_max >= limits.abandon_ms, "an orphan's audio fits into its backlog"
     assert limits.worker_inflight_bytes_max >= limits.utterance_ms_max * 32, "a whole utterance can be offered again"
     assert limits.worker_inflight_bytes_max >= limits.worker_pcm_bytes_max, "flow control lets a piece through"
@@ -254,10 +392,31 @@ def check(limits: Limits) -> Limits:
     assert limits.call_bytes_max >= 2 * limits.utterance_ms_max * 32, "an utterance and its words fit into a call"
     assert limits.align_batch_max <= 200, "PROTOCOL.md: at most 200 segments a revision"
     assert limits.database_acquire_ms_max <= limits.handler_ms_max, "a handler's deadline holds"
-    assert limits.answers_waiting_max < limits.outbox_packets_max, "a request waits before its client is cut off"
+    assert limits.answers_waiting_bytes_max + limits.answer_bytes_max < limits.outbox_bytes_max, "an answer finds room"
+    assert limits.outbox_bytes_max + limits.answer_bytes_max + 64 * KIB <= 2 * MIB, "what who does not read may cost"
     assert limits.models_installed_bytes < limits.models_room_bytes, "what is installed fits into the room asked for"
+    assert 3 * limits.drain_spread_ms <= limits.drain_ms_max, "whoever is asked last has time to go"
     assert limits.models_retry_ms_min <= limits.models_retry_ms_max
     assert limits.embed_query_ms_max < limits.search_ms_max, "without a vector in time the words' answer still comes"
+    assert limits.hello_ms_max < 20_000, "a socket says CONNECT before it is pinged"
+    assert limits.received_delay_ms_max * 3 < 20_000, "a socket that is read slowly is still read between two pings"
+    assert limits.received_burst_bytes >= limits.streams_per_socket_max * limits.credit_bytes_max
+    assert limits.received_bytes_per_s >= limits.streams_per_socket_max * limits.credit_bytes_max, "credit rules first"
+    assert limits.received_bytes_per_group_per_s >= limits.received_bytes_per_s
+    assert limits.received_bytes_min < limits.received_burst_bytes
+    assert limits.events_per_s < limits.events_per_user_per_s < limits.events_per_tenant_per_s
+    assert limits.events_burst < limits.events_per_user_burst < limits.events_per_tenant_burst
+    assert limits.events_refused_max > limits.events_burst, "a client is told before it is closed"
+    assert limits.admission_keys_max >= limits.sockets_max, "nobody who is connected is forgotten"
+    assert limits.streams_per_user_max < limits.streams_per_tenant_max < limits.streams_max
+    assert limits.event_streams_per_user_max < limits.event_streams_max, "one user leaves places to others"
+    assert limits.event_stream_idle_ms < limits.event_stream_write_ms_max
+    assert limits.event_stream_retry_ms_min < limits.event_stream_retry_ms_max <= limits.event_streams_retry_ms
+    assert limits.hint_bytes_max + limits.hints_batch_bytes <= limits.hints_bytes_max, "the largest hint finds room"
+    assert limits.redis_retry_ms_min <= limits.redis_retry_ms_max <= limits.marks_interval_ms
+    assert limits.node_beat_ms * 3 <= limits.node_expiry_ms, "three beats before a node is taken for dead"
+    assert limits.redis_answer_ms_max < limits.node_expiry_ms
+    assert 2 * limits.marks_reads_max < limits.database_connections_max, "repairs leave most of the database to others"
     assert limits.replay_page_events <= limits.events_read_max <= limits.join_buffer_events_max
     return limits
 

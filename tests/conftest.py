@@ -14,12 +14,17 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from server.store.embedded import EmbeddedPostgres
 from server.store.migrate import migrate
 from server.store.pool import Database
 
 pytest_plugins = ["tests.support.leaks"]
+
+settings.register_profile("parlance", deadline=None, derandomize=True)
+settings.load_profile("parlance")
+"""No example fails for being slow, and a tree that passed once passes again."""
 
 HANG_S = 60.0
 TEMPLATE = "parlance_template"

@@ -1,7 +1,8 @@
 """`parlance stream` and `parlance search`: a command's time with the server.
 
-Policy: the file is fed by one task, events are shown by another; the command ends with the recording's
-`recording:ended`. An interrupt ends the feeding, and what was sent is still transcribed; a second one ends at once.
+Policy: the file is fed by one task, events are shown by another, lost connections are told by a third; the command
+ends with the recording's `recording:ended`. An interrupt ends the feeding, and what was sent is still transcribed; a
+second one ends at once.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import click
 import msgspec
-from parlance_client import Client, EventStream, LiveStream, SearchResults
+from parlance_client import Backoff, Client, EventStream, LiveStream, SearchResults, StreamState
 
 from server.console.audiofile import AudioFile, due_s, open_audio
 from server.console.encoder import Encoder, encoder_for
@@ -19,7 +20,10 @@ from server.console.show import Show
 
 CLIENT = "parlance-cli/0.1.0"
 SILENCE_S_MAX = 120.0
-"""Acknowledgements come every second while anything moves; after two minutes without any event nothing will come."""
+"""Acknowledgements come every second while anything moves; after two minutes on a connection without any event nothing
+will come."""
+PATIENCE = Backoff(give_up_s=900.0)
+"""A server keeps a stream without its client for 15 minutes by default: later there is nothing left to go on with."""
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +43,7 @@ async def stream_file(url: str, token: str, options: StreamOptions, show: Show) 
     interrupted = _on_interrupt()
     with open_audio(options.file) as audio:
         encoder = encoder_for(options.encoding, sample_rate=audio.sample_rate, channels=audio.channels)
-        async with Client(url, token, client=CLIENT) as client, client.events() as events:
+        async with Client(url, token, client=CLIENT, backoff=PATIENCE) as client, client.events() as events:
             stream = await client.record(
                 encoding=options.encoding,
                 sample_rate=encoder.sample_rate,
@@ -53,7 +57,8 @@ async def stream_file(url: str, token: str, options: StreamOptions, show: Show) 
             with show:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_feed(stream, audio, encoder, options.speed, interrupted))
-                    await _show_until_ended(events, stream.room, show)
+                    group.create_task(_tell_states(stream))
+                    await _show_until_ended(client, events, stream.room, show)
 
 
 async def _feed(
@@ -82,12 +87,26 @@ async def _sleep_until(when: float, interrupted: asyncio.Event) -> None:
         return
 
 
-async def _show_until_ended(events: EventStream, room: str, show: Show) -> None:
+async def _tell_states(stream: LiveStream) -> None:
+    """Say when the connection is lost and when it is back; the rest is not worth a line."""
+    was_away = False
+    async for state in stream.states():
+        if state is StreamState.RECONNECTING:
+            was_away = True
+            click.echo("No connection to the server. Trying again; nothing is lost.", err=True)
+        elif was_away and not state.is_over:
+            was_away = False
+            click.echo(f"Connected again, {stream.waiting_ms / 1_000:.0f} s of sound to send.", err=True)
+
+
+async def _show_until_ended(client: Client, events: EventStream, room: str, show: Show) -> None:
     while True:
         try:
             async with asyncio.timeout(SILENCE_S_MAX):
                 event = await anext(events)
         except TimeoutError:
+            if not client.is_connected:
+                continue
             raise CommandFailed(f"The server has been silent for {SILENCE_S_MAX:g} s.") from None
         show.event(event)
         if event.name == "recording:ended" and event.room == room:

@@ -1,7 +1,7 @@
 """What each client event does. Called by `sockets` with a decoded message; returns the acknowledgement's fields.
 
-A handler checks access through the one door (`auth.policy.access`), offers the work, and returns. What takes longer
-runs in the connection's scope and ends in an event.
+A handler checks access through the one door (`auth.policy.access`, behind `edge.access`), offers the work, and returns.
+What takes longer runs in the connection's scope and ends in an event.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 from auth.errors import Unauthenticated
-from auth.model import Action, Identity, TenantRef, UserRef
-from auth.policy import access
+from auth.model import Identity
+from server.edge.access import readable_room
 from server.edge.connection import Connection
 from server.edge.searching import SearchDesk
 from server.live.desk import Desk
 from server.live.stream import LiveStream
 from server.rooms.hub import Hub, RoomKey
-from server.store import feed, recordings
+from server.store import feed
 from server.store.pool import Database
 from streaming.errors import NotFound, QuotaExceeded, StreamEnded, Unavailable
 from streaming.limits import Limits
@@ -27,6 +27,9 @@ from streaming.protocol import messages as m
 from streaming.protocol.messages import ClientMessage, EngineInfo
 
 log = logging.getLogger(__name__)
+
+JOINING_MAX = 4
+"""Own rooms looked up at once: with as many connects (`sockets`) fewer than the database has connections."""
 
 Answer = dict[str, Any]
 Handler = Callable[[Connection, Any], Awaitable[Answer]]
@@ -53,6 +56,7 @@ class Handlers:
         self._search = search
         self._engine = engine
         self._limits = limits
+        self._joining = asyncio.Semaphore(JOINING_MAX)
         self._table: dict[str, Handler] = {
             "auth:refresh": self._auth_refresh,
             "room:join": self._room_join,
@@ -92,32 +96,32 @@ class Handlers:
         for room in (f"tenant:{who.tenant_id}", f"user:{who.user_id}"):
             key = (who.tenant_id, room)
             while key not in connection.rooms:
-                connection.rooms.add(key)
-                try:
-                    await self._hub.join(connection, key, after_seq=None)
-                except Unavailable:
-                    connection.rooms.discard(key)
+                if not await self._enter(connection, key):
                     await asyncio.sleep(1)
-            await self._hub.catch_up(connection, key)
 
-    async def _room(self, who: Identity, room: str) -> RoomKey:
-        """The room's key, when the caller may read it. Raises `NotFound`."""
-        kind, _, name = room.partition(":")
-        match kind:
-            case "tenant":
-                access(who, Action.READ, TenantRef(tenant_id=name))
-            case "user":
-                access(who, Action.READ, UserRef(tenant_id=who.tenant_id, user_id=name))
-            case "recording":
-                async with self._database.tenant_tx(who.tenant_id) as connection:
-                    row = await recordings.get(connection, who.tenant_id, name)
-                access(who, Action.READ, row.ref)
-            case _:
-                raise NotFound("There is no such room.", field="room")
-        return (who.tenant_id, room)
+    async def _enter(self, connection: Connection, key: RoomKey) -> bool:
+        """Join for what happens from now on; False while the database is away."""
+        async with self._joining:
+            if key in connection.rooms:
+                return True
+            connection.rooms.add(key)
+            if self._hub.enter(connection, key):
+                return True
+            try:
+                await self._hub.join(connection, key, after_seq=None)
+            except Unavailable:
+                connection.rooms.discard(key)
+                return False
+        await self._hub.catch_up(connection, key)
+        return True
+
+    async def _catch_up(self, connection: Connection, key: RoomKey) -> None:
+        """One room at a time and at the client's pace: of a client that does not read one page is held."""
+        async with connection.replaying:
+            await self._hub.catch_up(connection, key, ready=connection.ready)
 
     async def _room_join(self, connection: Connection, message: m.RoomJoin) -> Answer:
-        key = await self._room(connection.identity, message.room)
+        key = await readable_room(self._database, connection.identity, message.room)
         if key not in connection.rooms and len(connection.rooms) >= self._limits.rooms_per_socket_max:
             raise QuotaExceeded(f"At most {self._limits.rooms_per_socket_max} rooms per socket.", field="room")
         connection.rooms.add(key)
@@ -126,7 +130,7 @@ class Handlers:
         except BaseException:
             connection.rooms.discard(key)
             raise
-        connection.scope.spawn(self._hub.catch_up(connection, key), name="catch up")
+        connection.scope.spawn(self._catch_up(connection, key), name="catch up")
         return {"room": message.room, "seq": head.seq, "first_seq": head.first_seq}
 
     async def _room_leave(self, connection: Connection, message: m.RoomLeave) -> Answer:
@@ -138,15 +142,21 @@ class Handlers:
         return {"room": message.room}
 
     async def _events_read(self, connection: Connection, message: m.EventsRead) -> Answer:
-        key = await self._room(connection.identity, message.room)
+        key = await readable_room(self._database, connection.identity, message.room)
         limit = min(message.limit, self._limits.events_read_max)
         async with self._database.tenant_tx(key[0]) as db:
-            head = await feed.head(db, *key)
-            events = await feed.read(db, *key, after_seq=message.after_seq, limit=limit)
+            head, events = await feed.page(db, *key, after_seq=message.after_seq, limit=limit)
+        told, size = [], 0
+        for event in events:
+            told.append(msgspec.Raw(msgspec.json.encode(event.wire())))
+            size += len(told[-1])
+            if size > self._limits.answer_bytes_max and len(told) > 1:
+                told.pop()
+                break
         # `seq` is where this page ends, so that it can be the next `after_seq`.
-        seq = events[-1].seq if events else head.seq
+        seq = events[len(told) - 1].seq if events else head.seq
         return {
-            "events": [event.wire() for event in events],
+            "events": told,
             "seq": seq,
             "first_seq": head.first_seq,
             "more": seq < head.seq,
@@ -157,7 +167,7 @@ class Handlers:
         started = await self._desk.start(connection.identity, connection, message)
         if connection.ended:  # meanwhile: nobody else tells the stream that it has no client
             self._desk.client_gone(connection)
-        connection.past_streams.append(started.stream.stream_id)
+        connection.started(started.stream)
         return {
             "recording_id": started.stream.recording_id,
             "stream_id": started.stream.stream_id,
@@ -171,7 +181,7 @@ class Handlers:
         try:
             return self._desk.of_client(connection, stream_id)
         except NotFound:
-            if stream_id in connection.past_streams:
+            if connection.once_fed(stream_id):
                 raise StreamEnded("This stream has ended.", field="stream_id") from None
             raise
 

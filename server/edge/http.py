@@ -23,12 +23,12 @@ from server.edge.decode import convert
 from server.edge.errors import as_known, problem
 from server.edge.media import MediaDoors
 from server.health import Readiness
-from server.media.audiolog import MediaStore
 from server.media.playback import Playback
+from server.media.ports import Media
 from server.store import feed, recordings, segments
 from server.store.pool import Database
 from server.telemetry import METRICS
-from streaming.errors import BadRequest, NotFound
+from streaming.errors import BadRequest, NotFound, PayloadTooLarge
 from streaming.limits import LIMITS
 from streaming.protocol.messages import ClientMessage
 
@@ -61,7 +61,7 @@ class Http:
         *,
         authenticate: Authenticator,
         database: Database,
-        media: MediaStore,
+        media: Media,
         readiness: Readiness,
         page_folder: Path,
         playback: Playback | None = None,
@@ -179,6 +179,8 @@ async def boundary(
     except web.HTTPException as error:
         if error.status == 404:
             return problem(NotFound("There is nothing here."))
+        if error.status == 413:
+            return problem(PayloadTooLarge(f"A body has at most {LIMITS.http_body_bytes_max} bytes."))
         raise
     except Exception as error:  # the message boundary
         known = as_known(error)

@@ -1,4 +1,4 @@
-"""Kept audio over HTTP, and the tickets with which a browser's player opens it.
+"""Kept audio over HTTP, and the tickets with which browsers open it, and a room's events.
 
 The audio is one WAV file with Range, also while recording: then it ends at what is complete so far, and has no ETag,
 because its header still changes. Range as in RFC 9110: several ranges, or another unit, give the whole file.
@@ -8,24 +8,24 @@ A ticket opens one path for ten minutes; who asked for it must still be a member
 
 import re
 from contextlib import suppress
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
 
-from auth.model import Action, Identity
-from auth.policy import access
+from server.edge.access import readable_recording, readable_room
 from server.edge.authenticate import Authenticator
-from server.edge.callers import bearer, bearer_or_ticket, json_body
+from server.edge.callers import bearer, bearer_or_ticket, events_path, json_body
 from server.edge.decode import convert
-from server.media.audiolog import Kept, MediaStore
 from server.media.playback import Playback, Track, WavFile
-from server.store import recordings
+from server.media.ports import Kept, Media
 from server.store.pool import Database
 from streaming.errors import BadRequest, NotFound
 from streaming.protocol.messages import ClientMessage
 
 MEDIA_PATH = re.compile(r"/v1/recordings/([A-Za-z0-9_-]{1,100})/media")
-EVENTS_PATH = re.compile(r"/v1/events\?room=[A-Za-z0-9_:%-]{3,200}")
+EVENTS_PATH = re.compile(r"/v1/events\?room=([A-Za-z0-9_:%-]{3,200})")
+ROOM = re.compile(r"[A-Za-z0-9_:-]{3,116}")
 PATH_CHARS_MAX = 300
 RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 
@@ -37,9 +37,7 @@ class TicketRequest(ClientMessage, frozen=True):
 class MediaDoors:
     """`attach` adds the routes to the application."""
 
-    def __init__(
-        self, *, authenticate: Authenticator, database: Database, media: MediaStore, playback: Playback
-    ) -> None:
+    def __init__(self, *, authenticate: Authenticator, database: Database, media: Media, playback: Playback) -> None:
         self._authenticate = authenticate
         self._database = database
         self._media = media
@@ -58,19 +56,15 @@ class MediaDoors:
         wanted: TicketRequest = convert(await json_body(request), TicketRequest)
         path = wanted.path if len(wanted.path) <= PATH_CHARS_MAX else ""
         if media := MEDIA_PATH.fullmatch(path):
-            await self._readable(who, media[1])
-        elif not EVENTS_PATH.fullmatch(path):
+            await readable_recording(self._database, who, media[1])
+        elif (events := EVENTS_PATH.fullmatch(path)) and ROOM.fullmatch(room := unquote(events[1])):
+            await readable_room(self._database, who, room)
+            path = events_path(room)
+        else:
             raise BadRequest("Tickets are given for a recording's media and for events?room= only.", field="path")
         ticket, expires_at = self._authenticate.ticket(who, path)
         body = msgspec.json.encode({"ticket": ticket, "expires_at": expires_at})
         return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
-
-    async def _readable(self, who: Identity, recording_id: str) -> recordings.RecordingRow:
-        """Raises `NotFound`."""
-        async with self._database.tenant_tx(who.tenant_id) as connection:
-            row = await recordings.get(connection, who.tenant_id, recording_id)
-        access(who, Action.READ, row.ref)
-        return row
 
     async def _wav(self, request: web.Request) -> web.StreamResponse:
         who = await bearer_or_ticket(request, self._authenticate)
@@ -81,11 +75,11 @@ class MediaDoors:
         # recording has ended, nothing begins any more.
         kept: Kept | None = None
         with suppress(NotFound):
-            kept = self._media.kept(who.tenant_id, recording_id)
-        row = await self._readable(who, recording_id)
+            kept = await self._media.kept(who.tenant_id, recording_id)
+        row = await readable_recording(self._database, who, recording_id)
         ended = row.state != "live"
         if ended or kept is None:
-            kept = self._media.kept(who.tenant_id, recording_id)
+            kept = await self._media.kept(who.tenant_id, recording_id)
         wav = await self._playback.open(
             Track(
                 tenant_id=row.tenant_id,
@@ -96,7 +90,7 @@ class MediaDoors:
                 ended=ended,
             )
         )
-        etag = f'"{kept.size:x}-{kept.changed_ns:x}-{wav.total_bytes:x}"' if ended else None
+        etag = f'"{kept.size:x}-{kept.version:x}-{wav.total_bytes:x}"' if ended else None
         return await _respond(request, wav, etag)
 
 

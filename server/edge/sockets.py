@@ -9,6 +9,7 @@ Invariant: every client event that asks for an acknowledgement gets exactly one.
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,16 +21,20 @@ from aiohttp import web
 
 from auth.errors import AuthError, Unauthenticated
 from auth.model import Identity
+from server.edge.admission import ADMISSION, Admission
 from server.edge.board import StatusBoard
-from server.edge.connection import Connection
+from server.edge.connection import Connection, Expiries
 from server.edge.decode import convert, decode
 from server.edge.delivery import Delivery, Json
+from server.edge.engine import SOCKET, EngineSocket, plain_chunk
 from server.edge.errors import AnyError, as_known, wire_error
 from server.edge.handlers import Handlers
+from server.edge.reading import ReadingServer
 from server.rooms.hub import Hub
+from server.rooms.manager import BoundedManager
 from server.telemetry import METRICS
 from streaming.aio import Scope
-from streaming.errors import NotFound, Overloaded, ParlanceError, Unavailable
+from streaming.errors import Draining, NotFound, ParlanceError, RateLimited, Unavailable
 from streaming.limits import Limits
 from streaming.protocol.messages import (
     CLIENT_EVENTS,
@@ -51,11 +56,15 @@ RESERVED = frozenset({"connect", "disconnect", "connect_error", "*"})
 RECONNECT_AFTER_MS = 1_000
 """A restart takes about 2 s; clients add their own jitter."""
 
+CONNECTING_MAX = 4
+"""Tokens looked at at once. Thousands come back together after a restart: they wait for their turn here, for as long as
+for a CONNECT, not within the deadline of the database."""
+
 Authenticate = Callable[[str], Awaitable[Identity]]
 """A token's identity, checked against the database. Raises `Unauthenticated`."""
 
 
-class Server(socketio.AsyncServer):  # type: ignore[misc]
+class Server(ReadingServer):
     """python-socketio with two holes closed: reserved event names from clients, and a greeting after CONNECT."""
 
     greet: Callable[[str], None]
@@ -70,10 +79,11 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         await super()._handle_connect(eio_sid, namespace, data)
         sid = self.manager.sid_from_eio_sid(eio_sid, namespace or "/")
         if sid is not None and self.manager.is_connected(sid, namespace or "/"):
+            self.environ[eio_sid].clear()  # a copy of all headers, of each connection for as long as it lives
             self.greet(sid)
 
 
-FEATURES = ("server_status",)
+FEATURES = ("server_status", "history_truncated")
 """Additions to PROTOCOL.md, told in `ready.features`."""
 
 
@@ -89,16 +99,26 @@ class Sockets:
         board: StatusBoard,
         origins: list[str],
         limits: Limits,
+        admission: Admission | None = None,
+        client_manager: BoundedManager | None = None,
     ) -> None:
+        """`admission`: shared with the HTTP doors; None: one of its own with the default places."""
         self._authenticate = authenticate
         self._handlers = handlers
         self._hub = hub
         self._board = board
         self._limits = limits
+        self._admission = admission or Admission(limits)
         self._origins = frozenset(origins)
         self._scope = Scope("sockets", on_error=_task_failed)
         self._connections: dict[str, Connection] = {}
+        self._draining = False
+        self._emptied = asyncio.Event()
+        self._expiries = Expiries(self._connections.values)
+        self._turns = asyncio.Semaphore(CONNECTING_MAX)
         self._sio = Server(
+            limits,
+            client_manager=client_manager,
             async_mode="aiohttp",
             async_handlers=False,
             cors_allowed_origins=self._origin_allowed,
@@ -115,18 +135,41 @@ class Sockets:
         self._sio.on("disconnect", self._disconnect)
         self._sio.on("*", self._event)
         self._delivery = Delivery(self._sio, self._scope, limits)
+        self._sio.eio.line = self._delivery.line
+        self._sio.eio.chunk = self._chunk
+        if client_manager is not None:
+            client_manager.attach(hub, self._delivery.send)
 
     def _origin_allowed(self, origin: str, environ: dict[str, Any]) -> bool:
-        """Pages of this very host, under whatever name it was reached, and the configured ones."""
-        return origin in self._origins or urlsplit(origin).netloc == environ.get("HTTP_HOST")
+        """Pages of this very host, under whatever name it was reached, and the configured ones. `null`, which sandboxed
+        frames and files have, is nobody's."""
+        if origin in self._origins:
+            return True
+        try:
+            host = urlsplit(origin).netloc
+        except ValueError:
+            return False
+        return host != "" and host == environ.get("HTTP_HOST")
 
     def attach(self, app: web.Application) -> None:
+        app[ADMISSION] = self._admission
+        app.middlewares.append(self._admission.middleware)
         self._sio.attach(app)
 
     def tell_status(self) -> None:
         """Tell every connection what the server can do now."""
         for connection in self._connections.values():
             connection.send("server:status", self._board.status(connection.identity.tenant_name))
+
+    async def drain(self) -> None:
+        """Refuse newcomers, ask everybody to move to another node, and return when all have. They are asked for
+        different moments, so that the others are not stormed."""
+        self._draining = True
+        for connection in self._connections.values():
+            after_ms = 1 + secrets.randbelow(self._limits.drain_spread_ms)
+            connection.send("server:draining", ServerDraining(reconnect_after_ms=after_ms))
+        if self._connections:
+            await self._emptied.wait()
 
     async def close(self, code: str, message: str) -> None:
         """Say goodbye to everyone, then end: whoever can is asked to come back soon, to the next process."""
@@ -135,29 +178,42 @@ class Sockets:
             connection.close(code, message)
         await self._delivery.drain()
         await self._scope.close()
+        self._expiries.stop()
         await self._sio.shutdown()
 
     # --- the socket's life ------------------------------------------------------------------------------------
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any) -> None:
+        socket: EngineSocket = environ[SOCKET]
         try:
-            if len(self._connections) >= self._limits.sockets_max:
-                raise Overloaded("This node has no place for another connection.", retry_after_ms=5_000)
+            if self._draining:
+                raise Draining("This server is about to stop; connect again.", retry_after_ms=RECONNECT_AFTER_MS)
+            socket.visit.knock()
             if auth is None:
                 raise Unauthenticated("A token is needed: connect with auth {token}.", field="token")
             wanted: ConnectAuth = convert(auth, ConnectAuth)
-            async with asyncio.timeout(self._limits.handler_ms_max / 1000):
-                identity = await self._authenticate(wanted.token)
+            async with asyncio.timeout(self._limits.hello_ms_max / 1000), self._turns:
+                identity = await self._identity(wanted.token)
+            socket.visit.enter(identity)
+            assert socket.line is not None, "it said CONNECT"
         except Exception as error:  # the message boundary: a refusal is the only thing a caller learns
             raise self._refusal(error) from None
-        self._connections[sid] = Connection(
+        connection = self._connections[sid] = Connection(
             sid,
             identity,
+            line=socket.line,
             delivery=self._delivery,
             hub=self._hub,
-            scope=Scope(f"connection {sid}", on_error=_task_failed, tasks_max=1_000),
+            expiries=self._expiries,
+            on_error=_task_failed,
             limits=self._limits,
+            visit=socket.visit,
         )
+        socket.owner, socket.goodbye = connection, connection.close
         METRICS.sockets.inc()
+
+    async def _identity(self, token: str) -> Identity:
+        async with asyncio.timeout(self._limits.handler_ms_max / 1000):
+            return await self._authenticate(token)
 
     def _refusal(self, error: Exception) -> socketio.exceptions.ConnectionRefusedError:
         known = _known(error, "connect")
@@ -195,27 +251,51 @@ class Sockets:
             ),
         )
         connection.send("server:status", self._board.status(who.tenant_name))
-        connection.scope.spawn(self._handlers.join_own_rooms(connection), name="own rooms")
+        joining = connection.scope.spawn(self._handlers.join_own_rooms(connection), name="own rooms")
+        joining.add_done_callback(lambda _: connection.rest())
 
     async def _disconnect(self, sid: str, reason: str) -> None:
         connection = self._connections.pop(sid, None)
         if connection is not None:
             self._handlers.client_gone(connection)
             await connection.end()
+        if self._draining and not self._connections:
+            self._emptied.set()
 
     # --- events -----------------------------------------------------------------------------------------------
     async def _event(self, event: str, sid: str, *payload: Any) -> Any:
         connection = self._connections.get(sid)
-        if connection is None or connection.closing or not await self._delivery.served(sid):
+        if connection is None or connection.closing or not await connection.served():
             return None
         started = time.perf_counter()
         name = event if event in CLIENT_EVENTS else "unknown"
         try:
+            if event not in UNACKNOWLEDGED:
+                connection.visit.event(event)
             return await self._handle(connection, event, payload)
+        except RateLimited as error:
+            if connection.visit.runaway:
+                connection.close(error.code, "Too many events, and no pause after many refusals.")
+            return self._refuse(connection, event, payload, error)
         except Exception as error:  # the message boundary
             return self._refuse(connection, event, payload, error)
         finally:
             METRICS.handler_seconds.labels(name).observe(time.perf_counter() - started)
+
+    def _chunk(self, socket: EngineSocket, head: bytes, audio: bytes) -> bool:
+        """The short way of a chunk: all that `_event` does for one with which nothing is wrong."""
+        connection: Connection | None = socket.owner
+        if connection is None or connection.closing or connection.behind:
+            return False
+        plain = plain_chunk(head)
+        stream = connection.stream(plain.stream_id) if plain is not None else None
+        if plain is None or stream is None:
+            return False
+        try:
+            stream.chunk(plain.offset, audio)
+        except Exception as error:  # the message boundary
+            self._refuse(connection, "voice:recording:chunk", ({"stream_id": plain.stream_id},), error)
+        return True
 
     async def _handle(self, connection: Connection, event: str, payload: tuple[Any, ...]) -> Any:
         if event not in CLIENT_EVENTS:

@@ -18,7 +18,7 @@ import msgspec
 
 from auth.model import Action, Identity, TenantRef, Visibility
 from auth.policy import access
-from server.media.audiolog import MediaStore
+from server.media.ports import Media
 from server.rooms.bus import ALONE, Bus
 from server.rooms.hub import Hub
 from server.store import feed, recordings
@@ -38,11 +38,13 @@ from streaming.errors import (
     UnsupportedLanguage,
 )
 from streaming.limits import Limits
+from streaming.model import AudioFormat
 from streaming.pipeline import StreamPlan
 from streaming.protocol.messages import RecordingStart
 
 from .engines import EngineLease, EnginePool
 from .opening import Opening, check_same, format_of, open_stream
+from .places import Owner, check_room
 from .sink import RoomSink
 from .stream import Client, EndReason, LiveStream
 
@@ -80,7 +82,7 @@ class Desk:
         self,
         *,
         database: Database,
-        media: MediaStore,
+        media: Media,
         hub: Hub,
         committer: Committer,
         engines: EnginePool,
@@ -100,6 +102,8 @@ class Desk:
         self._limits = limits
         self._scope = Scope("streams", on_error=self._stream_crashed)
         self._streams: dict[str, LiveStream] = {}
+        self._starting: list[Owner] = []
+        """Whose streams are being started: they have their place already."""
         self._tasks: dict[tuple[str, str], tuple[LiveStream, asyncio.Task[None]]] = {}
         self._draining = False
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -110,16 +114,23 @@ class Desk:
         """Start a recording, or take its stream over. Raises any of the tree's request errors."""
         if self._draining:
             raise Draining("This server is about to stop; connect again.", retry_after_ms=DRAINING_RETRY_MS)
-        if (
-            sum(1 for stream in self._streams.values() if stream.client is client)
-            >= self._limits.streams_per_socket_max
-        ):
+        own = [stream for stream in self._streams.values() if stream.client is client]
+        if sum(stream.recording_id != wanted.recording_id for stream in own) >= self._limits.streams_per_socket_max:
             raise QuotaExceeded(f"At most {self._limits.streams_per_socket_max} streams per socket.")
         if wanted.recording_id is not None:
             return await self._resume(who, client, wanted)
         access(who, Action.RECORD, TenantRef(tenant_id=who.tenant_id))
         fmt = format_of(wanted)
         self._check_language(wanted.language)
+        live = [(stream.row.tenant_id, stream.row.owner_id) for stream in self._streams.values()]
+        check_room(who, live + self._starting, self._limits)
+        self._starting.append((who.tenant_id, who.user_id))
+        try:
+            return await self._begin(who, client, wanted, fmt)
+        finally:
+            self._starting.remove((who.tenant_id, who.user_id))
+
+    async def _begin(self, who: Identity, client: Client, wanted: RecordingStart, fmt: AudioFormat) -> Started:
         resume_token = secrets.token_urlsafe(24)
         row = recordings.RecordingRow(
             tenant_id=who.tenant_id,
@@ -221,10 +232,12 @@ class Desk:
         new_container: bool = False,
     ) -> LiveStream:
         """Run what was started or taken over. Raises `Unavailable`, `Fenced`."""
-        log_ = self._media.open(row.tenant_id, row.recording_id)
+        log_ = await self._media.open(row.tenant_id, row.recording_id, epoch=stream.epoch)
         try:
+            if client is not None and stream.epoch > 1 and log_.end:
+                # What is here is about to be called durable: no ghost of an epoch between may undo that.
+                end = await log_.claim()
             if new_container and log_.end:
-                end = await log_.sync()
                 async with self._database.tenant_tx(row.tenant_id) as connection:
                     containers = await recordings.begin_container(
                         connection, row.tenant_id, row.recording_id, stream.epoch, end

@@ -6,12 +6,12 @@ recorder began anew, in another container behind what is kept), and everything u
 
 import msgspec
 
-from server.media.audiolog import AudioLog, MediaStore
-from server.media.parts import PartLog, PartTable, is_part
+from server.media.parts import PartTable, is_part
+from server.media.ports import AudioLog, Media, PartKeeper
 from server.store import recordings
 from streaming.audio.decode import DecodeStart, begin_at, decoder_for
 from streaming.audio.parts import OPUS_PER_SAMPLE
-from streaming.errors import BadRequest, DecodeFailed
+from streaming.errors import BadRequest, DecodeFailed, NotFound
 from streaming.model import OPUS_SAMPLE_RATE, SAMPLE_RATE, AudioFormat, Encoding
 from streaming.protocol.messages import RecordingStart
 
@@ -23,7 +23,7 @@ class Opening(msgspec.Struct, frozen=True):
     """A stream's audio, open. `parts` and `begin` are for containers only."""
 
     log: AudioLog
-    parts: PartLog | None = None
+    parts: PartKeeper | None = None
     begin: DecodeStart | None = None
 
 
@@ -57,34 +57,39 @@ def check_same(wanted: RecordingStart, fmt: AudioFormat) -> None:
 
 
 async def open_stream(
-    media: MediaStore, row: recordings.RecordingRow, stream: recordings.StreamRow, log: AudioLog
+    media: Media, row: recordings.RecordingRow, stream: recordings.StreamRow, log: AudioLog
 ) -> Opening:
-    """`log` with what it takes to go on from the stream's committed sample."""
+    """`log` with what it takes to go on from the stream's committed sample. Raises `Unavailable`."""
     if not row.format.encoding.is_container:
         return Opening(log)
-    parts, table = await media.open_parts(
-        row.tenant_id, row.recording_id, log_end=log.end, containers=stream.containers
+    parts, table = await log.open_parts(
+        containers=stream.containers, sample_48k=stream.committed_sample * OPUS_PER_SAMPLE
     )
-    begin = begin_of(log, table, stream)
     try:
-        part = begin.part
-        if part is not None and not is_part(row.format.encoding, log.read_range(part.offset, part.offset + 4)):
-            raise DecodeFailed("There is no such part.", field="audio")
+        begin = await _begin_of(media, row, table, stream)
         decoder_for(row.format, begin)
-    except DecodeFailed:  # the list is of other audio
+    except (DecodeFailed, NotFound):  # the list is of other audio
         parts.reset()
-        begin = begin_of(log, PartTable(), stream)
+        begin = await _begin_of(media, row, PartTable(), stream)
+    except BaseException:
+        parts.close()
+        raise
     return Opening(log, parts, begin)
 
 
-def begin_of(log: AudioLog, table: PartTable, stream: recordings.StreamRow) -> DecodeStart:
+async def _begin_of(
+    media: Media, row: recordings.RecordingRow, table: PartTable, stream: recordings.StreamRow
+) -> DecodeStart:
     part = begin_at(table, stream.committed_sample * OPUS_PER_SAMPLE)
     if part is None:
         return DecodeStart(sample=stream.committed_sample, containers=stream.containers)
+    tenant_id, recording_id = row.tenant_id, row.recording_id
+    if not is_part(row.format.encoding, await media.read(tenant_id, recording_id, part.offset, part.offset + 4)):
+        raise DecodeFailed("There is no such part.", field="audio")
     return DecodeStart(
         sample=stream.committed_sample,
         offset=part.offset,
         containers=stream.containers,
         part=part,
-        header=log.read_range(part.container, part.container + part.header_bytes),
+        header=await media.read(tenant_id, recording_id, part.container, part.container + part.header_bytes),
     )

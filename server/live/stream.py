@@ -112,11 +112,13 @@ class LiveStream:
         self._wake = Signal()
         self._acked: RecordingAck | None = None
         self._skips_counted = 0
-        self._sync_failed = False
+        self._sync_failed = self._hurry = False
         self._damage_told = False
         self._ending = False
         self._overtaken = asyncio.Event()
         self._renew_now = Signal()
+        if self.epoch > 1:
+            self._renew_now.set()  # it may have been overtaken while its log was opened, when no fence could find it
         self._ticked = time.monotonic()
         rate = row.format.bytes_per_second
         start = min(plan.start_byte, log_.end)
@@ -176,8 +178,8 @@ class LiveStream:
                 METRICS.audio_bytes.inc(len(audio) - skip)
             self.ledger = ledger  # received is what the log took: a full disk must leave no hole
             self._errors = 0
-            if self.ledger.credit < self._limits.chunk_bytes_max:
-                self._wake.set()
+            if self._acked is None or self.ledger.credit < self._limits.chunk_bytes_max:
+                self._wake.set()  # whoever has just come back waits for its first acknowledgement
         except ParlanceError as error:
             self._refuse(error)
 
@@ -233,6 +235,7 @@ class LiveStream:
 
     def sync_soon(self) -> None:
         """Make what is here durable and acknowledge it now: somebody else is to go on."""
+        self._hurry = True
         self._wake.set()
 
     def attend(self, client: Client | None) -> None:
@@ -277,6 +280,7 @@ class LiveStream:
     async def _recognise(self) -> None:
         """The session boundary: a defect in one stream ends that stream, not the server."""
         try:
+            await self._log.fetch(self._plan.start_byte)
             await self._pipeline.run()
         except Fenced:
             raise
@@ -288,7 +292,7 @@ class LiveStream:
             self._end_reason = EndReason.FAILED
             self._tell(InternalError("Recognition failed; the audio is kept."), fatal=True)
         self._state = State.STOPPING  # also when it failed: nobody would hear what came now
-        await self._sync()
+        await self._sync(whole=True)
         self._acknowledge()
         self._ending = True
         await self._ender(self, self._end_reason, self._received_ms())
@@ -297,7 +301,8 @@ class LiveStream:
         """Sync and acknowledge while audio flows; give up a stream that nobody came back for."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._limits.ack_interval_ms / 1000)
+                async with asyncio.timeout(self._limits.ack_interval_ms / 1000):
+                    await self._wake.wait()
             self._look_for_a_pause()
             if self._sink.doubtful:
                 continue
@@ -307,11 +312,13 @@ class LiveStream:
             if waiting and time.monotonic() - self._unattended_since > self._abandon_s:
                 self._finish_as(EndReason.ABANDONED)
 
-    async def _sync(self) -> None:
+    async def _sync(self, *, whole: bool = False) -> None:
+        """`whole`: wait until everything is durable, or can never be."""
         if self._sync_failed or self.ledger.durable == self._log.end:
             return
+        now = self._hurry or 2 * self.ledger.credit < self.ledger.granted - self.ledger.durable
         try:
-            durable = await self._log.sync()
+            durable = await (self._log.settle() if whole else self._log.sync(now=now))
             self.ledger.advance_durable(durable)
         except Unavailable as error:
             # After a failed sync the kernel may have dropped what it held: nothing may be called durable any more.
@@ -367,7 +374,8 @@ class LiveStream:
     async def _keep_lease(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._renew_now.wait(), self._limits.lease_renew_ms / 1000)
+                async with asyncio.timeout(self._limits.lease_renew_ms / 1000):
+                    await self._renew_now.wait()
             try:
                 async with self._database.tenant_tx(self.tenant_id) as connection:
                     await recordings.renew(

@@ -7,7 +7,7 @@ A byte range of a container maps to blocks of `BLOCK_SAMPLES`; a block is decode
 its run-up. So the same byte always has the same value, whatever was asked for and whenever. The length is what is
 complete so far: parts that are known, and a scan of what came since (remembered per recording, bounded).
 
-Boundary: files through `MediaStore`; decoding runs in threads, `playback_decoders_max` at once. Invariant: bytes that
+Boundary: audio through `Media`; decoding runs in threads, `playback_decoders_max` at once. Invariant: bytes that
 were given out never change as the recording grows, but for the sizes in the header.
 """
 
@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from server.media.audiolog import MediaStore
+from server.media.ports import Media
 from server.media.seek import BLOCK_SAMPLES, Cursor, Index, Track
 from streaming.audio.decode import decoder_for
 from streaming.limits import LIMITS, Limits
@@ -73,7 +73,7 @@ class WavFile:
 class Playback:
     """`open` gives a recording's file."""
 
-    def __init__(self, media: MediaStore, limits: Limits = LIMITS) -> None:
+    def __init__(self, media: Media, limits: Limits = LIMITS) -> None:
         self._media = media
         self._limits = limits
         self._threads = asyncio.Semaphore(limits.playback_decoders_max)
@@ -106,7 +106,7 @@ class Playback:
 class _Raw:
     """`Samples` of raw encodings."""
 
-    def __init__(self, track: Track, media: MediaStore, aside: Aside, piece_bytes: int) -> None:
+    def __init__(self, track: Track, media: Media, aside: Aside, piece_bytes: int) -> None:
         fmt = track.format
         self._track = track
         self._media = media

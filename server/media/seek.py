@@ -3,7 +3,7 @@
 `Index` scans what came since the last part that is known; `Cursor` decodes forward. Both do a bounded piece of work at
 a time, because nobody can end a thread.
 
-Boundary: blocking, for threads; files through `MediaStore`. Invariant: the samples of a block depend on the recording
+Boundary: blocking, for threads; audio through `Media`. Invariant: the samples of a block depend on the recording
 alone, not on the blocks before it that the same cursor has read: it goes on only where a new one would begin at the
 same part.
 """
@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from server.media.audiolog import MediaStore
 from server.media.parts import PartTable, is_part
+from server.media.ports import Media
 from streaming.audio.decode import DecodeStart, OpusReader, PartScanner, begin_at, scan
 from streaming.errors import DecodeFailed
 from streaming.limits import KIB
@@ -44,7 +44,7 @@ class Track(msgspec.Struct, frozen=True):
     ended: bool
 
 
-def start_at(track: Track, part: Part | None, media: MediaStore) -> DecodeStart:
+def start_at(track: Track, part: Part | None, media: Media) -> DecodeStart:
     """Raises `NotFound` when the audio is gone, `DecodeFailed` when the part is of other audio."""
     if part is None:
         return DecodeStart(containers=track.containers)
@@ -60,7 +60,7 @@ def start_at(track: Track, part: Part | None, media: MediaStore) -> DecodeStart:
 class Index:
     """Length and parts of one recording, as far as it was looked at. `containers`: the borders that it knows."""
 
-    def __init__(self, track: Track, media: MediaStore) -> None:
+    def __init__(self, track: Track, media: Media) -> None:
         self._track = track
         self._media = media
         self._guard = threading.Lock()  # a thread outlives the request that was cancelled
@@ -138,7 +138,7 @@ class Index:
 class Cursor:
     """Samples of one recording, block after block. `index` as it is now tells what there is."""
 
-    def __init__(self, track: Track, index: Index, media: MediaStore) -> None:
+    def __init__(self, track: Track, index: Index, media: Media) -> None:
         self._track = track
         self._media = media
         self._parts = index.parts

@@ -6,6 +6,12 @@ a second, so nothing here may wait, raise or be relied upon. The embedded server
 
 from typing import Any, Protocol
 
+RoomKey = tuple[str, str]
+"""(tenant id, room name): the same name in two tenants is two rooms."""
+
+HERE = ""
+"""The name of this very node where nodes are named by their ids."""
+
 
 class Bus(Protocol):
     """To the other nodes; never waits, never raises."""
@@ -15,8 +21,9 @@ class Bus(Protocol):
         """May anybody else be listening? Spares the encoding of partials that nobody sees."""
         ...
 
-    def emit(self, room: str, event: str, data: dict[str, Any]) -> None:
-        """Tell the members of `room` at the other nodes: a durable event (with `seq`), or an ephemeral one."""
+    def emit(self, key: RoomKey, event: str, data: dict[str, Any]) -> None:
+        """Tell the room's members at the other nodes (their `Hub.hear`): a durable event as it is on the wire, with
+        its `seq`, or the body of an ephemeral one. What is emitted later arrives later."""
         ...
 
     def fence(self, tenant_id: str, recording_id: str, epoch: int) -> None:
@@ -29,7 +36,7 @@ class Alone:
 
     others = False
 
-    def emit(self, room: str, event: str, data: dict[str, Any]) -> None:
+    def emit(self, key: RoomKey, event: str, data: dict[str, Any]) -> None:
         """Nobody else is there."""
 
     def fence(self, tenant_id: str, recording_id: str, epoch: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from server.store.pool import Connection
+from streaming.errors import HistoryTruncated
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -52,7 +53,8 @@ async def append(connection: Connection, tenant_id: str, drafts: Sequence[Draft]
     rows = await connection.fetch(
         """INSERT INTO rooms AS r (tenant_id, room, seq)
            SELECT $1, c.room, c.n FROM unnest($2::text[], $3::bigint[]) WITH ORDINALITY AS c(room, n, i) ORDER BY c.i
-           ON CONFLICT (tenant_id, room) DO UPDATE SET seq = r.seq + excluded.seq
+           ON CONFLICT (tenant_id, room) DO UPDATE
+           SET seq = r.seq + excluded.seq, oldest_at = least(r.oldest_at, excluded.oldest_at)
            RETURNING room, seq""",
         tenant_id,
         rooms,
@@ -86,6 +88,17 @@ async def head(connection: Connection, tenant_id: str, room: str) -> Head:
     return Head(row["seq"], row["first_seq"]) if row else Head(0, 1)
 
 
+async def behind(connection: Connection, known: Sequence[tuple[str, str, int]]) -> list[tuple[str, str]]:
+    """Of rooms (tenant id, name, seq) those whose log goes on after seq. In a transaction of any tenant or none."""
+    rows = await connection.fetch(
+        "SELECT place FROM rooms_behind($1, $2, $3)",
+        [tenant_id for tenant_id, _, _ in known],
+        [room for _, room, _ in known],
+        [seq for _, _, seq in known],
+    )
+    return [known[row["place"] - 1][:2] for row in rows]
+
+
 async def read(connection: Connection, tenant_id: str, room: str, *, after_seq: int, limit: int) -> list[Event]:
     """At most `limit` events after `after_seq`, in order."""
     rows = await connection.fetch(
@@ -99,3 +112,36 @@ async def read(connection: Connection, tenant_id: str, room: str, *, after_seq: 
     return [
         Event(tenant_id, room, row["seq"], row["at"], row["event"], msgspec.json.decode(row["body"])) for row in rows
     ]
+
+
+async def page(
+    connection: Connection, tenant_id: str, room: str, *, after_seq: int, limit: int
+) -> tuple[Head, list[Event]]:
+    """Where the log stands, and its events after `after_seq`, at most `limit`: one moment of both.
+
+    Raises `HistoryTruncated` when the next event after `after_seq` is gone."""
+    rows = await connection.fetch(
+        """SELECT r.seq AS head, r.first_seq, e.seq, e.at, e.event, e.body FROM rooms r LEFT JOIN LATERAL (
+               SELECT seq, (extract(epoch FROM at) * 1000)::bigint AS at, event, body FROM events
+               WHERE tenant_id = r.tenant_id AND room = r.room AND seq > $3 ORDER BY seq LIMIT $4) e ON true
+           WHERE r.tenant_id = $1 AND r.room = $2 ORDER BY e.seq""",
+        tenant_id,
+        room,
+        after_seq,
+        limit,
+    )
+    head = Head(rows[0]["head"], rows[0]["first_seq"]) if rows else Head(0, 1)
+    if after_seq < head.first_seq - 1:
+        raise HistoryTruncated("The oldest events of this room are gone.", first_seq=head.first_seq)
+    return head, [
+        Event(tenant_id, room, row["seq"], row["at"], row["event"], msgspec.json.decode(row["body"]))
+        for row in rows
+        if row["seq"] is not None
+    ]
+
+
+async def expire(connection: Connection, *, age_s: float, limit: int) -> tuple[int, bool]:
+    """Delete at most `limit` events of all tenants that are older than `age_s`; how many went, and whether there may be
+    more. Each log loses its beginning only, and `first_seq` tells."""
+    row = await connection.fetchrow("SELECT deleted, more FROM expire_events($1, $2)", age_s, limit)
+    return row["deleted"], row["more"]

@@ -32,6 +32,7 @@ LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.DiskFullError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 """What a lost, restarting or overfull database raises; but where it is a ValueError too (asyncpg cannot read the
 DSN), no retry mends it."""
@@ -58,7 +59,12 @@ class Database:
                 min_size=1,
                 max_size=LIMITS.database_connections_max,
                 command_timeout=LIMITS.database_command_ms_max / 1000,
-                server_settings={"role": APP_ROLE, "application_name": "parlance"},
+                server_settings={
+                    "role": APP_ROLE,
+                    "application_name": "parlance",
+                    # A node that is paused or cut off within a transaction must not keep its locks.
+                    "idle_in_transaction_session_timeout": str(LIMITS.database_idle_ms_max),
+                },
             )
 
     async def close(self) -> None:

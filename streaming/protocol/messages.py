@@ -127,6 +127,14 @@ class EventsRead(ClientMessage, frozen=True):
     limit: Annotated[int, Meta(ge=1)] = LIMITS.events_read_max
 
 
+class RoomTruncated(ServerMessage, frozen=True):
+    """Events of a joined room became too old before they could be told: this connection is in the room no more, and may
+    join again with `after_seq` from `first_seq` - 1 on (feature "history_truncated")."""
+
+    room: str
+    first_seq: int
+
+
 # --- live audio ---------------------------------------------------------------------------------------------------
 class RecordingStart(ClientMessage, frozen=True):
     encoding: Literal["pcm_s16le", "pcm_f32le", "mulaw", "webm_opus", "ogg_opus"]
@@ -360,6 +368,7 @@ SERVER_EVENTS: dict[str, type[ServerMessage]] = {
     "server:closing": ServerClosing,
     "server:draining": ServerDraining,
     "server:status": ServerStatus,
+    "history_truncated": RoomTruncated,
     "voice:recording:ack": RecordingAck,
     "voice:recording:error": RecordingError,
     "transcript:partial": TranscriptPartial,

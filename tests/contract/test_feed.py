@@ -7,6 +7,7 @@ import pytest
 
 from server.app import LogReader
 from server.rooms.hub import LogReader as Port
+from server.rooms.marks import Heads
 from server.store import feed
 from server.store.feed import Draft, Head
 from server.store.pool import Database
@@ -109,6 +110,17 @@ async def test_two_tenants_with_the_same_room_name(database: Database) -> None:
     async with database.tenant_tx(ann.tenant_id) as connection:
         assert await feed.read(connection, bob.tenant_id, "r", after_seq=0, limit=10) == []
         assert await feed.head(connection, bob.tenant_id, "r") == Head(0, 1)
+
+
+async def test_rooms_that_are_behind_are_found_at_once_over_all_tenants(database: Database) -> None:
+    ann, bob = await somebody(database, "acme"), await somebody(database, "other")
+    for who in (ann, bob):
+        await write(database, who.tenant_id, ["r"] * 5 + ["s"])
+    reader: Heads = LogReader(database)
+    known = [((ann.tenant_id, "r"), 5), ((bob.tenant_id, "r"), 4), ((ann.tenant_id, "s"), 0), ((ann.tenant_id, "x"), 0)]
+    assert sorted(await reader.behind(known)) == sorted([(bob.tenant_id, "r"), (ann.tenant_id, "s")])
+    assert await reader.behind([((ann.tenant_id, "r"), 6), ((bob.tenant_id, "s"), 1)]) == []
+    assert await reader.behind([]) == []
 
 
 async def test_the_log_reader_reads_pages(database: Database) -> None:

@@ -80,7 +80,7 @@ async def test_nothing_is_lost_when_the_server_dies(
     await start_file(page, spoken_wav, "Lecture")
     await finals(page).nth(1).wait_for()
     server.kill()
-    await expect(page.get_by_text("kept here, nothing is lost")).to_be_visible()
+    await expect(page.get_by_text("wait on this device, nothing is lost")).to_be_visible()
     server.start()
     await expect(finals(page)).to_have_text(spoken.texts, timeout=HANG_MS)
     await expect(recorder(page)).to_have_count(0, timeout=HANG_MS)

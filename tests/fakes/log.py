@@ -6,7 +6,7 @@ from streaming.model import Part
 
 
 class MemoryLog:
-    """`streaming.ports.AudioReader` with the appending side of `server.media.audiolog.AudioLog`."""
+    """`streaming.ports.AudioReader` with the appending side of `server.media.ports.AudioLog`."""
 
     def __init__(self, data: bytes = b"") -> None:
         self.data = bytearray(data)

@@ -6,6 +6,7 @@ as a server's database would.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -82,6 +83,19 @@ class WirePeer:
         log.append(event)
         return event
 
+    def end(self, take: Take, reason: str = "stopped") -> None:
+        """The recording is over, and its log says why."""
+        take.stopped = True
+        log = self.rooms.setdefault(f"recording:{take.recording_id}", [])
+        log.append(
+            {
+                "event": "recording:ended",
+                "room": f"recording:{take.recording_id}",
+                "seq": len(log) + 1,
+                "reason": reason,
+            }
+        )
+
     async def tell(self, room: str, text: str) -> None:
         await self.emit("transcript:final", self.write(room, text))
 
@@ -122,7 +136,7 @@ class WirePeer:
                 "tenant": {"id": "t1", "name": "demo"},
                 "engine": {"name": "fake", "model": "none", "state": "ready", "later": 1},
                 "limits": {},
-                "server_time": 1,
+                "server_time": time.time_ns() // 1_000_000,
                 "later": True,
             },
             to=sid,
@@ -232,7 +246,7 @@ class WirePeer:
         take = self.takes_by_stream(body["stream_id"])
         if body["offset"] != len(take.audio):
             return refusal("offset_mismatch", expected=len(take.audio))
-        take.stopped = True
+        self.end(take)
         take.log.append("stop")
         return {"ok": True}
 

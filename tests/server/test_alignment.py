@@ -85,7 +85,7 @@ async def record(
 ) -> None:
     """A recording with its audio and these finals."""
     await begin(database, who, name)
-    kept = media.open(who.tenant_id, name)
+    kept = await media.open(who.tenant_id, name)
     kept.append(said.audio.tobytes())
     await kept.seal()
     await write(database, who, *(FinalWrite(who.tenant_id, name, 1, s, s.ordinal * 16_000) for s in made))

@@ -436,7 +436,7 @@ async def test_audio_that_was_freed_and_then_lost_is_an_error(peer: WirePeer) ->
 
 async def test_a_stop_whose_answer_was_lost_is_still_a_stop(peer: WirePeer) -> None:
     async def stop_and_cut(_body: Any) -> dict[str, Any]:
-        record.stopped = True
+        peer.end(record)
         await peer.cut()
         return {"ok": True}
 
@@ -452,7 +452,7 @@ async def test_a_stop_whose_answer_was_lost_is_still_a_stop(peer: WirePeer) -> N
 async def test_a_stream_that_ended_meanwhile_is_an_error(peer: WirePeer) -> None:
     async with client_of(peer) as client:
         stream = await client.record()
-        peer.takes[stream.recording_id].stopped = True
+        peer.end(peer.takes[stream.recording_id], "abandoned")
         await peer.cut()
         await peer.until(lambda: peer.names().count("voice:recording:start") == 2)
         with pytest.raises(RecordingFailed, match="stream_ended"):

@@ -41,7 +41,7 @@ async def played(one: Node, database: Database, who: Identity, recording_id: str
     """The samples of `/media`, s16le."""
     async with database.tenant_tx(who.tenant_id) as connection:
         row = await recordings.get(connection, who.tenant_id, recording_id)
-    kept = one.media.size(who.tenant_id, recording_id)
+    kept = (await one.media.kept(who.tenant_id, recording_id)).size
     wav = await Playback(one.media).open(
         Track(who.tenant_id, recording_id, row.format, row.containers, kept, row.state == "ended")
     )
@@ -230,7 +230,7 @@ async def test_any_range_while_it_grows_is_the_range_of_the_whole(
         await one.watch(peer, who, stream.row.room)
 
         async def now(*, over: bool = False) -> tuple[Any, int]:
-            kept = one.media.size(who.tenant_id, stream.recording_id)
+            kept = (await one.media.kept(who.tenant_id, stream.recording_id)).size
             wav = await playback.open(Track(who.tenant_id, stream.recording_id, stream.row.format, (0,), kept, over))
             return wav, wav.total_bytes
 

@@ -12,13 +12,13 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from server.edge.connection import Connection
-from server.edge.delivery import Delivery
+from server.edge.admission import Admission
+from server.edge.connection import Connection, Expiries
+from server.edge.delivery import Delivery, Line
 from server.edge.handlers import Handlers
 from server.store import recordings
 from server.store.pool import Database
 from server.telemetry import METRICS
-from streaming.aio import Scope
 from streaming.errors import Conflict, QuotaExceeded, StreamEnded, Unavailable
 from streaming.model import UtteranceSpec
 from streaming.protocol.messages import EngineInfo, RecordingStart
@@ -277,12 +277,16 @@ async def test_a_connection_that_ends_while_its_stream_starts_does_not_keep_it(
     """An expired token closes the socket from the server's side, also in the middle of a handler."""
 
     class Nowhere:
-        def send(self, *_: object) -> bool:
+        def tell_message(self, *_: object) -> bool:
             return False
 
     who = await somebody(database)
-    async with node(database, tmp_path, ToneRecogniser()) as one, Scope("connection") as scope:
-        connection = Connection("sid", who, delivery=cast(Delivery, Nowhere()), hub=one.hub, scope=scope, limits=QUICK)
+    async with node(database, tmp_path, ToneRecogniser()) as one:
+        connection = Connection(
+            "sid", who, line=cast(Line, None), delivery=cast(Delivery, Nowhere()), hub=one.hub,
+            expiries=cast(Expiries, None), on_error=cast(Any, None), limits=QUICK,
+            visit=Admission(QUICK).handshake(None),
+        )  # fmt: skip
         handlers = Handlers(
             authenticate=cast(Any, None), database=database, hub=one.hub, desk=one.desk, search=cast(Any, None),
             engine=lambda _tenant: EngineInfo(name="tones", model="tones", state="ready"), limits=QUICK,

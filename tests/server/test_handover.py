@@ -10,7 +10,8 @@ import pytest
 from server.rooms.bus import ALONE
 from server.store import recordings
 from server.store.pool import Database
-from streaming.errors import Draining, RecordingBusy
+from streaming.errors import Draining, QuotaExceeded, RecordingBusy
+from streaming.limits import LIMITS
 from tests.fakes.recogniser import ToneRecogniser
 from tests.fakes.tones import random_sentences, talk
 from tests.support.node import HANG_S, Peer, feed_all, node, somebody, texts_of
@@ -61,6 +62,16 @@ async def test_who_takes_its_own_stream_over_is_told_nothing(database: Database,
         await one.resume(peer, who, started)
         assert started.stream.ended
         assert not peer.failures
+
+
+async def test_a_client_with_all_its_streams_may_take_one_of_them_over(database: Database, tmp_path: Path) -> None:
+    who = await somebody(database)
+    async with node(database, tmp_path, ToneRecogniser()) as one:
+        peer = Peer()
+        streams = [await one.start(peer, who) for _ in range(LIMITS.streams_per_socket_max)]
+        await one.resume(peer, who, streams[0])
+        with pytest.raises(QuotaExceeded):
+            await one.start(peer, who)
 
 
 async def test_a_takeover_is_told_to_the_other_nodes(database: Database, tmp_path: Path) -> None:

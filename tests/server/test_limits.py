@@ -1,6 +1,6 @@
 """At the limit of each buffer: real sockets and streams, with limits made small."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -15,18 +15,21 @@ from server.edge.board import StatusBoard
 from server.edge.handlers import Handlers
 from server.edge.searching import SearchDesk
 from server.edge.sockets import Sockets
+from server.store import feed
 from server.store.pool import Database
 from server.telemetry import METRICS
 from streaming.errors import PayloadTooLarge, QuotaExceeded
-from streaming.limits import Limits
-from streaming.protocol.messages import EngineInfo, ServerDraining
+from streaming.limits import KIB, Limits
+from streaming.protocol.messages import EngineInfo
 from tests.fakes.recogniser import ToneRecogniser
 from tests.support.node import QUICK, Node, Peer, node, somebody
 from tests.support.wire import Talk, wired
 
 
 @asynccontextmanager
-async def door(one: Node, who: Identity, limits: Limits) -> AsyncIterator[tuple[str, Sockets]]:
+async def door(
+    one: Node, who: Identity, limits: Limits, *, origins: Sequence[str] = ()
+) -> AsyncIterator[tuple[str, Sockets]]:
     """The node's sockets on a free port; every token is this person's."""
 
     async def authenticate(_: str) -> Identity:
@@ -40,7 +43,9 @@ async def door(one: Node, who: Identity, limits: Limits) -> AsyncIterator[tuple[
         search=SearchDesk(cast(Any, None), limits), engine=engine, limits=limits,
     )  # fmt: skip
     board = StatusBoard(engine=engine, vectors=lambda: False, alignment=list, tasks=list)
-    sockets = Sockets(authenticate=authenticate, handlers=handlers, hub=one.hub, board=board, origins=[], limits=limits)
+    sockets = Sockets(
+        authenticate=authenticate, handlers=handlers, hub=one.hub, board=board, origins=list(origins), limits=limits
+    )
     app = web.Application()
     sockets.attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -57,7 +62,7 @@ async def door(one: Node, who: Identity, limits: Limits) -> AsyncIterator[tuple[
 
 async def test_a_full_outbox_cuts_its_client_off_and_nobody_else(database: Database, tmp_path: Path) -> None:
     who = await somebody(database)
-    limits = msgspec.structs.replace(QUICK, outbox_packets_max=8)
+    limits = msgspec.structs.replace(QUICK, outbox_bytes_max=100 * KIB)
     async with (
         node(database, tmp_path, ToneRecogniser(), limits=limits) as one,
         door(one, who, limits) as (url, doors),
@@ -66,12 +71,38 @@ async def test_a_full_outbox_cuts_its_client_off_and_nobody_else(database: Datab
     ):
         before = METRICS.slow_consumers._value.get()
         connection = doors._connections[slow.named("ready")[0]["session_id"]]
-        for _ in range(20):  # in one step of the loop, so nothing can be written meanwhile
-            connection.send("server:draining", ServerDraining(reconnect_after_ms=1))
+        sent = 0
+        while not connection._line.ended:  # in one step of the loop, so the client cannot read meanwhile
+            connection.send_event("notice", {"text": "x" * KIB}, durable=True)
+            assert connection._line.queued_bytes <= limits.outbox_bytes_max
+            sent += 1
+        assert sent * KIB > 60 * KIB, "as much fitted into its outbox alone"
         await slow.closed.wait()
-        assert METRICS.slow_consumers._value.get() > before
-        assert len(slow.named("server:draining")) <= 8
+        assert METRICS.slow_consumers._value.get() == before + 1
+        assert len(slow.named("notice")) < sent
         await other.ok("events:read", {"room": f"user:{who.user_id}", "after_seq": 0})
+
+
+async def test_an_answer_has_a_largest_size(database: Database, tmp_path: Path) -> None:
+    """`events:read` gives fewer events than were asked for, and goes on from there; one alone is always given."""
+    who = await somebody(database)
+    room = f"user:{who.user_id}"
+    limits = msgspec.structs.replace(QUICK, answer_bytes_max=10_000)
+    async with (
+        node(database, tmp_path, ToneRecogniser(), limits=limits) as one,
+        door(one, who, limits) as (url, _),
+        wired(url, "t") as wire,
+    ):
+        sizes = [2_000] * 12 + [20_000, 1]
+        drafts = [feed.Draft(room, "recording:updated", {"text": "x" * size}) for size in sizes]
+        async with one.database.tenant_tx(who.tenant_id) as connection:
+            await feed.append(connection, who.tenant_id, drafts, at_ms=0)
+        pages, seq = [], 0
+        while not pages or pages[-1]["more"]:
+            pages.append(await wire.ok("events:read", {"room": room, "after_seq": seq}))
+            seq = pages[-1]["seq"]
+        assert [len(event["text"]) for page in pages for event in page["events"]] == sizes
+        assert [len(page["events"]) for page in pages] == [4, 4, 4, 1, 1]
 
 
 async def test_a_full_node_refuses_and_says_when_to_come_back(database: Database, tmp_path: Path) -> None:

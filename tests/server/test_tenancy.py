@@ -197,6 +197,8 @@ async def test_the_reads_across_tenants_tell_names_only(two: Database) -> None:
     async with two.shared_tx() as tx:
         rows = await tx.fetch("SELECT * FROM expired_streams(10)")
         assert {tuple(row) for row in rows} == {(tenant, f"r-{tenant}") for tenant in TENANTS}
+        heads = await tx.fetch("SELECT * FROM rooms_behind($1, $2, $3)", [*TENANTS, "c"], ["room"] * 3, [-1, 0, -1])
+        assert [tuple(row) for row in heads] == [(1, 0)], "a number, for who knows tenant and room"
         due = await tx.fetch("SELECT * FROM vectors_due('another', 10)")
         assert {tuple(row) for row in due} == {(tenant, f"s-{tenant}") for tenant in TENANTS}
         assert await tx.fetchval("SELECT vectors_due_count('another')") == len(TENANTS)

@@ -123,9 +123,18 @@ def signed_by(parlance: ServerProcess, who: Account, path: str) -> str:
     return issue_ticket(identity, path, secret=secret, now=int(time.time()))[0]
 
 
-async def test_events_may_be_opened_with_one_too(parlance: ServerProcess, alice: Account) -> None:
-    status, _ = await ticket_of(parlance, alice, f"/v1/events?room=tenant:{alice.tenant_id}")
-    assert status == 200
+async def test_events_of_rooms_that_one_may_read_can_be_opened_with_one_too(
+    parlance: ServerProcess, alice: Account, mallory: Account, wire: Wire
+) -> None:
+    recording = await recorded(wire)
+    for room in (f"tenant:{alice.tenant_id}", f"user:{alice.user_id}", f"recording:{recording}"):
+        for path in (f"/v1/events?room={room}", f"/v1/events?room={room.replace(':', '%3A')}"):
+            assert (await ticket_of(parlance, alice, path))[0] == 200, path
+            assert (await ticket_of(parlance, mallory, path))[0] == 404, path
+    for room in ("recording:rec_0", "nothing:x", "abc"):
+        assert (await ticket_of(parlance, alice, f"/v1/events?room={room}"))[0] == 404, room
+    for room in ("ab", "recording:%00", "recording:a%2Fb", "recording:%ff", "recording:" + "x" * 120):
+        assert (await ticket_of(parlance, alice, f"/v1/events?room={room}"))[0] == 400, room
 
 
 async def test_membership_is_looked_up_when_it_is_used(database: Database) -> None:

@@ -13,7 +13,8 @@ from tests.fakes.opus import format_of, packed
 from tests.fakes.recogniser import Call
 from tests.fakes.tones import random_sentences, talk
 from tests.sim import clock
-from tests.sim.world import Listener, Trouble, World, mono
+from tests.sim.store import Trouble
+from tests.sim.world import Listener, World, mono
 
 KINDS = {
     "calm": Trouble(),
@@ -23,6 +24,17 @@ KINDS = {
     "crashes": Trouble(crash=0.3, power=0.5, cut=0.02),
     "everything": Trouble(worker=0.03, commit=0.2, answer=0.2, cut=0.03, crash=0.15, power=0.5, leave=0.05),
 }
+CLUSTER = {
+    "moves": Trouble(cut=0.05, leave=0.1),
+    "hints": Trouble(cut=0.03, leave=0.05, bus=0.4),
+    "ghosts": Trouble(cut=0.02, partition=0.4, storage=0.1),
+    "storage": Trouble(cut=0.02, storage=0.4),
+    "nodes": Trouble(cut=0.02, crash=0.4, bus=0.1),
+    "all": Trouble(
+        worker=0.02, commit=0.15, answer=0.15, cut=0.03, crash=0.15, leave=0.05, bus=0.2, storage=0.15, partition=0.15
+    ),
+}
+"""Three nodes that share a database, storage and a bus that loses hints."""
 OPUS = (format_of(Encoding.WEBM_OPUS), format_of(Encoding.OGG_OPUS))
 QUICK_SEEDS, SOAK_SEEDS = 5, 200
 
@@ -41,6 +53,7 @@ async def history(world: World) -> None:
     world.boot()
     listeners: dict[str, Listener] = {}
     texts: dict[str, list[str]] = {}
+    audios: dict[str, bytes] = {}
     tasks = []
     for number in range(3):
         name = f"recording:{number}"
@@ -53,6 +66,7 @@ async def history(world: World) -> None:
         texts[name] = said.texts
         listeners[name] = Listener()
         audio = packed(said.audio, fmt.encoding) if packs else said.audio.tobytes()
+        audios[name] = audio
         tasks.append(asyncio.ensure_future(world.talk(name, audio, fmt)))
         tasks.append(asyncio.ensure_future(world.listen(name, listeners[name])))
     tasks.append(asyncio.ensure_future(world.fate(list(tasks))))
@@ -68,25 +82,38 @@ async def history(world: World) -> None:
         assert starts == sorted(starts)
         assert listeners[name].texts == expected, "the listener heard the log"
         assert listeners[name].seq == len(expected) + 1
+        assert world.audio(name) == audios[name], "every byte is kept, once"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", seeds())
-def test_every_word_once(kind: str, seed: int) -> None:
-    world = World(seed, KINDS[kind])
+def play(kind: str, seed: int, trouble: Trouble, nodes: int) -> World:
+    world = World(seed, trouble, nodes=nodes)
     try:
         clock.run(history(world))
     except BaseException:
         print(f"\nseed {seed} of {kind}: PARLANCE_SIM_SEED={seed} pytest tests/sim -k {kind}")  # noqa: T201
         raise
+    return world
 
 
-def test_the_same_seed_gives_the_same_history() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", seeds())
+def test_every_word_once(kind: str, seed: int) -> None:
+    play(kind, seed, KINDS[kind], nodes=1)
+
+
+@pytest.mark.parametrize("kind", CLUSTER)
+@pytest.mark.parametrize("seed", seeds())
+def test_every_word_once_on_several_nodes(kind: str, seed: int) -> None:
+    play(kind, seed, CLUSTER[kind], nodes=3)
+
+
+@pytest.mark.parametrize(("trouble", "nodes"), [(KINDS["everything"], 1), (CLUSTER["all"], 3)])
+def test_the_same_seed_gives_the_same_history(trouble: Trouble, nodes: int) -> None:
     calls = []
     for _ in range(2):
-        world = World(3, KINDS["everything"])
+        world = World(3, trouble, nodes=nodes)
         clock.run(history(world))
         calls.append((dict(world.recogniser.calls), world.restarts, [s.epoch for s in world.store.streams.values()]))
     assert calls[0] == calls[1]
-    assert calls[0][1] > 1, "and things do go wrong in it"
+    assert calls[0][1] > nodes, "and things do go wrong in it"
     assert calls[0][0][Call.OPEN] > 0

@@ -18,7 +18,16 @@ from streaming.limits import Limits
 from streaming.protocol.messages import CLIENT_EVENTS, SERVER_EVENTS, RecordingStart
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = ("", "docs", "docs/images", "clients/python", "clients/js/sdk", "tests/models/*", "tests/models/*/*")
+PLACES = (
+    "",
+    "docs",
+    "docs/images",
+    "clients/python",
+    "clients/python/examples",
+    "clients/js/sdk",
+    "tests/models/*",
+    "tests/models/*/*",
+)
 DOCUMENTS = sorted(path for place in PLACES for path in ROOT.glob(f"{place}/*.md".lstrip("/")))
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 EVENTS = CLIENT_EVENTS.keys() | SERVER_EVENTS.keys()

@@ -14,7 +14,8 @@ PACKAGES = ("streaming", "search", "auth", "server", "clients/python/parlance_cl
 
 ALLOWED = {
     ("streaming/aio.py", "asyncio.create_task"): "the one place where tasks begin: a Scope owns them",
-    ("clients/python/parlance_client/client.py", "random"): "jitter between connection attempts, no secret",
+    ("clients/python/parlance_client/connection.py", "random"): "jitter between connection attempts, no secret",
+    ("clients/python/parlance_client/recording.py", "random"): "jitter between takeovers, no secret",
     ("server/config.py", "os.environ"): "the one place that reads settings",
     ("server/cli.py", "os.environ"): "options of the command line go over the variables, into server.config",
     ("server/cli.py", "envvar"): "PARLANCE_URL and PARLANCE_TOKEN are the command line's own: which server, as whom",

@@ -14,6 +14,7 @@ from server.app import LogReader, enqueue_finals
 from server.live.desk import Desk, Started
 from server.live.stream import LiveStream
 from server.media.audiolog import MediaStore
+from server.media.ports import Media
 from server.rooms.hub import Hub
 from server.store import feed, segments
 from server.store.commits import Committer
@@ -99,11 +100,20 @@ class Always:
 class Node:
     """`crash` drops everything without a goodbye; leaving the context is an orderly shutdown."""
 
-    def __init__(self, database: Database, folder: Path, recogniser: Recogniser, *, name: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        recogniser: Recogniser,
+        *,
+        name: str,
+        limits: Limits,
+        media: Media | None = None,
+    ) -> None:
         self.database = database
         self.errors: list[BaseException] = []
         self.executor = ThreadPoolExecutor(2)
-        self.media = MediaStore(folder, self.executor)
+        self.media: Media = media or MediaStore(folder, self.executor)
         self.hub = Hub(LogReader(database), limits)
         self.committer = Committer(database, self.hub, enqueue_finals, limits)
         self.desk = Desk(
@@ -142,10 +152,16 @@ class Node:
 
 @asynccontextmanager
 async def node(
-    database: Database, folder: Path, recogniser: Recogniser, *, name: str = "one", limits: Limits = QUICK
+    database: Database,
+    folder: Path,
+    recogniser: Recogniser,
+    *,
+    name: str = "one",
+    limits: Limits = QUICK,
+    media: Media | None = None,
 ) -> AsyncIterator[Node]:
     """A node whose hub and committer run; the desk's sweep is called by the test."""
-    made = Node(database, folder, recogniser, name=name, limits=limits)
+    made = Node(database, folder, recogniser, name=name, limits=limits, media=media)
     try:
         async with made.scope:
             made.scope.spawn(made.hub.run(), name="hub")

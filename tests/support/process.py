@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from auth.model import Role
 from auth.tokens import issue
 from server.config import load
-from server.secret import signing_secret
+from server.lifecycle import secret_of
 from server.store import embedded
 from server.store.identity import IdentityStore
 from server.store.pool import Database
@@ -69,6 +69,10 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         self._link.clear()
         self._process = subprocess.Popen(
@@ -101,11 +105,20 @@ class ServerProcess:
         self._process.kill()
         self._process.wait(20)
 
+    def suspend(self) -> None:
+        """SIGSTOP of the server process: it is there and does nothing, as in a paused machine."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: it goes on as if nothing had been."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
+        """SIGTERM, also when it was suspended; returns the exit status."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+            self.resume()
         return self._process.wait(30)
 
     def children(self) -> dict[int, str]:
@@ -127,11 +140,20 @@ class ServerProcess:
         """Recogniser processes: the router first, then its decoders."""
         return sorted(pid for pid, command in self.children().items() if "recogniser.worker" in command)
 
+    @contextlib.asynccontextmanager
+    async def _database_url(self) -> AsyncIterator[str]:
+        """The shared database's, or the embedded one's, which runs for the while if the server does not."""
+        if url := self._environ.get("PARLANCE_DATABASE_URL"):
+            yield url
+        else:
+            async with embedded.use(self.data_dir / "postgres") as dsn:
+                yield dsn
+
     async def account(
         self, tenant: str, user: str = "owner", role: Role = Role.OWNER, *, ttl_s: int = 3_600
     ) -> Account:
         """A member, created when missing, with a token."""
-        async with embedded.use(self.data_dir / "postgres") as dsn:
+        async with self._database_url() as dsn:
             database = Database(dsn)
             await database.open()
             try:
@@ -142,7 +164,7 @@ class ServerProcess:
             finally:
                 await database.close()
         assert identity is not None
-        secret = signing_secret(load({"PARLANCE_DATA_DIR": str(self.data_dir)}))
+        secret = await secret_of(load(self.environ), dsn)
         token = issue(identity, secret=secret, now=int(time.time()), ttl_s=ttl_s)
         return Account(tenant_id, member.user_id, token)
 

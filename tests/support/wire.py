@@ -122,10 +122,14 @@ class Talk:
         answer = await self.wire.ok(
             "voice:recording:start", {"encoding": "pcm_s16le", "sample_rate": self.rate, "channels": 1, **options}
         )
+        self.took(answer)
+        return answer
+
+    def took(self, answer: dict[str, Any]) -> None:
+        """`answer`: a positive acknowledgement of `voice:recording:start`."""
         self.recording_id, self.stream_id = answer["recording_id"], answer["stream_id"]
         self.resume_token, self.sent = answer["resume_token"], answer["offset"]
         self._granted = answer["offset"] + answer["credit_bytes"]
-        return answer
 
     async def resume(self, wire: Wire) -> dict[str, Any]:
         """Take the stream over on another connection."""

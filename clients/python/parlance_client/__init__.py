@@ -10,13 +10,18 @@ from parlance_client.errors import (
     ConnectRefused,
     Disconnected,
     EventsLost,
+    JournalError,
     ParlanceClientError,
     RecordingFailed,
     Superseded,
+    TokenFailed,
 )
 from parlance_client.events import EventStream
+from parlance_client.journal import Journal
 from parlance_client.model import Ack, Engine, Event, EventsPage, Hit, Joined, Ready, SearchResults, Tenant, User
 from parlance_client.recording import LiveStream
+from parlance_client.states import StreamState
+from parlance_client.version import VERSION as __version__
 
 __all__ = [
     "Ack",
@@ -35,12 +40,17 @@ __all__ = [
     "EventsPage",
     "Hit",
     "Joined",
+    "Journal",
+    "JournalError",
     "LiveStream",
     "ParlanceClientError",
     "Ready",
     "RecordingFailed",
     "SearchResults",
+    "StreamState",
     "Superseded",
     "Tenant",
+    "TokenFailed",
     "User",
+    "__version__",
 ]

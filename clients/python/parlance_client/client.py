@@ -1,16 +1,16 @@
-"""The client: one logical connection to a Parlance server that outlives its sockets.
+"""The client: requests, rooms, events, live streams and searches over one logical connection that outlives its sockets.
 
-Policy: after a lost connection it connects again with jittered back-off, joins its rooms after the last number seen,
-and its streams take their recordings over. Events of a joined room reach the readers once each and in order; what
-cannot be had any more is an `EventsLost`, never a silence.
+Policy: after a lost connection it joins its rooms after the last number seen, and its streams take their recordings
+over. Events of a joined room reach the readers once each and in order; what cannot be had any more is an `EventsLost`,
+never a silence.
 
-Boundary: sockets are `link`'s, numbers `rooms`', bytes `flow`'s. Invariant: leaving the client leaves no task behind.
+Boundary: connecting is `connection`'s, numbers `rooms`', bytes `flow`'s. Invariant: leaving the client leaves no task
+behind.
 """
 
 import asyncio
-import random
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -19,12 +19,10 @@ import aiohttp
 import msgspec
 
 from parlance_client.backoff import Backoff
-from parlance_client.bell import Bell
+from parlance_client.connection import Connection
 from parlance_client.errors import (
     CallFailed,
     CallTimeout,
-    ConnectFailed,
-    ConnectRefused,
     Disconnected,
     EventsLost,
     ParlanceClientError,
@@ -32,13 +30,13 @@ from parlance_client.errors import (
 )
 from parlance_client.events import EventStream
 from parlance_client.flow import Flow
-from parlance_client.link import CALL_TIMEOUT_S, Link, forget
+from parlance_client.link import CALL_TIMEOUT_S, Link
 from parlance_client.model import Ack, Event, EventsPage, Joined, Ready, SearchResults, StreamStarted
 from parlance_client.recording import RETRY_MS, RING_BYTES, LiveStream
 from parlance_client.rooms import Cursor, Verdict
+from parlance_client.tokens import TokenSource
+from parlance_client.version import VERSION
 
-PROTOCOL = 1
-READY_TIMEOUT_S = 10.0
 EVENTS_MAX = 4_096
 """Events that wait for one reader: at 50 a second, a reader may stall for more than a minute."""
 SEARCH_ANSWERS_MAX = 8
@@ -51,32 +49,35 @@ PCM_RATE, MULAW_RATE = 16_000, 8_000
 class Client:
     """`async with Client(url, token) as client:`; enter and leave it in the same task.
 
-    `token`: an access token, or a function that returns a fresh one for each connection. Entering raises
-    `ConnectRefused` or `ConnectFailed`; later connections are the client's own business, until `backoff.give_up_s`.
+    `url`, `urls`: the addresses of one service, tried in turn when a connection is lost. `token`: an access token or an
+    API key, or a function, plain or async, that gives a fresh token: it is asked for each connection and before the
+    token ends. Entering raises `ConnectFailed` or one of its kin; later connections are the client's own business,
+    until `backoff.give_up_s`.
     """
 
     def __init__(
         self,
         url: str,
-        token: str | Callable[[], str],
+        token: TokenSource,
         *,
-        client: str = "parlance-client/0.1.0",
+        urls: Sequence[str] = (),
+        client: str = f"parlance-client/{VERSION}",
         backoff: Backoff | None = None,
         call_timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
-        self._url = url
-        self._token = token
-        self._name = client
-        self._backoff = backoff or Backoff()
+        self._connection = Connection(
+            [url, *urls],
+            token,
+            client,
+            backoff or Backoff(),
+            on_event=self._dispatch,
+            on_up=self._connected,
+            on_down=self._disconnected,
+        )
+        self._bell = self._connection.bell
         self._call_timeout_s = call_timeout_s
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._link: Link | None = None
-        self._ended: ParlanceClientError | None = None
-        self._bell = Bell()
-        self._greeting: asyncio.Future[Ready] | None = None
-        self._ready: Ready | None = None
-        self._drain_ms: int | None = None
         self._rooms: dict[str, Cursor] = {}
         self._behind: dict[str, None] = {}
         self._streams: dict[str, LiveStream] = {}
@@ -86,19 +87,24 @@ class Client:
     @property
     def ready(self) -> Ready:
         """What the server said on the newest connection."""
-        assert self._ready is not None, "enter the client first"
-        return self._ready
+        assert self._connection.ready is not None, "enter the client first"
+        return self._connection.ready
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._connection.link is not None
 
     # --- life -----------------------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._http = await stack.enter_async_context(aiohttp.ClientSession())
-            link = await self._connect()
-            stack.push_async_callback(self._close_link)
+            http = await stack.enter_async_context(aiohttp.ClientSession())
+            stack.push_async_callback(self._connection.close)
+            await self._connection.open(http)
             self._group = await stack.enter_async_context(asyncio.TaskGroup())
             stack.callback(self._shut, None)
-            self._adopt(link)
-            self._spawn(self._keep(link), "connection")
+            self._spawn(self._keep(), "connection")
+            self._spawn(self._connection.keep_token(), "token")
             self._spawn(self._follow(), "rooms")
             self._stack = stack.pop_all()
         return self
@@ -110,31 +116,24 @@ class Client:
 
     async def connected(self) -> Link:
         """Wait for a connection. Raises the reason when the client has ended."""
-        while True:
-            ticket = self._bell.ticket()
-            if self._ended is not None:
-                raise self._ended
-            if self._link is not None:
-                return self._link
-            await ticket.wait()
+        return await self._connection.wait()
 
     # --- requests -------------------------------------------------------------------------------------------------
     async def call(self, event: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send an event, return its acknowledgement `{ok: true, ...}`.
 
         Raises `CallFailed`, `CallTimeout`, `Disconnected` (also at once while there is no connection)."""
-        return await self._now().call(event, body, timeout_s=self._call_timeout_s)
+        return await self._connection.now().call(event, body, timeout_s=self._call_timeout_s)
 
     async def refresh(self, token: str) -> None:
         """Give the server a newer token before the old one expires; reconnects use it too."""
-        await self.call("auth:refresh", {"token": token})
-        self._token = token
+        await self._connection.refresh(token)
 
     def events(self, *, events_max: int = EVENTS_MAX) -> EventStream:
         """Every server event from now on, for one reader of its own. See `EventStream`."""
         reader = EventStream(events_max, self._readers)
-        if self._ended is not None:
-            reader.close(self._ended)
+        if self._connection.ended is not None:
+            reader.close(self._connection.ended)
         return reader
 
     async def join(self, room: str, after_seq: int | None = None) -> Joined:
@@ -143,7 +142,7 @@ class Client:
         Raises as `call`; `history_truncated` carries `first_seq`."""
         cursor = self._rooms[room] = Cursor(after_seq)
         try:
-            return await self._join(self._now(), room, cursor)
+            return await self._join(self._connection.now(), room, cursor)
         except BaseException:
             if self._rooms.get(room) is cursor:
                 del self._rooms[room]
@@ -192,7 +191,7 @@ class Client:
         again = {key: value for key, value in wanted.items() if key not in ("recording_id", "resume_token")}
         if new_container:
             wanted["new_container"] = True  # once: a take-over goes on inside it
-        link = self._now()
+        link = self._connection.now()
         streams: list[LiveStream] = []
 
         def started(reply: dict[str, Any]) -> None:
@@ -202,8 +201,9 @@ class Client:
             streams.append(LiveStream(self, link, again, info, flow))
 
         await link.call("voice:recording:start", wanted, timeout_s=self._call_timeout_s, on_ack=started)
-        self._spawn(streams[0].run(), f"stream {streams[0].recording_id}")
-        return streams[0]
+        stream = streams[0]
+        self._spawn(stream.run(), f"stream {stream.recording_id}").add_done_callback(lambda _: stream.on_closed())
+        return stream
 
     async def search(
         self,
@@ -223,7 +223,7 @@ class Client:
         answers: asyncio.Queue[SearchResults | ParlanceClientError] = asyncio.Queue(SEARCH_ANSWERS_MAX)
         query = {"request_id": request_id, "text": text, "mode": mode, "sort": sort, "limit": limit, "slot": slot}
         query |= {key: value for key, value in (("filters", filters), ("cursor", cursor)) if value is not None}
-        link = self._now()
+        link = self._connection.now()
         self._searches[request_id] = answers
         open_ = True
         try:
@@ -241,6 +241,10 @@ class Client:
                     await link.emit("search:cancel", {"request_id": request_id})
 
     # --- as the streams' host -------------------------------------------------------------------------------------
+    def move(self, after_ms: int) -> None:
+        """Connect anew: this server is about to stop."""
+        self._connection.move(after_ms)
+
     def register(self, stream_id: str, stream: LiveStream) -> None:
         self._streams[stream_id] = stream
 
@@ -254,12 +258,11 @@ class Client:
             return
         stream = self._streams.get(str(body.get("stream_id")))
         match name:
-            case "ready":
-                if self._greeting is not None and not self._greeting.done():
-                    self._greeting.set_result(msgspec.convert(body, Ready))
-            case "server:draining":
-                self._drain_ms = int(body.get("reconnect_after_ms", 0))
-                self._bell.ring()
+            case "history_truncated" if event.room in self._rooms:
+                first_seq = body.get("first_seq")
+                self._lose(
+                    EventsLost(f"The oldest events of {event.room} are gone.", room=event.room, first_seq=first_seq)
+                )
             case "voice:recording:ack" if stream is not None:
                 stream.on_ack(msgspec.convert(body, Ack))
             case "voice:recording:error" if stream is not None:
@@ -296,90 +299,26 @@ class Client:
         else:
             answers.put_nowait(Superseded("A newer query took this one's place."))
 
-    def _disconnected(self, link: Link) -> None:
-        if self._link is link:
-            self._link = None
-        if self._greeting is not None and not self._greeting.done():
-            self._greeting.set_exception(ConnectFailed("The server closed the connection before it was ready."))
+    def _connected(self) -> None:
+        self._behind = dict.fromkeys(self._rooms)
+
+    def _disconnected(self) -> None:
         for answers in self._searches.values():
             if not answers.full():
                 answers.put_nowait(Disconnected("The connection went away during the search."))
         for stream in tuple(self._streams.values()):
             stream.on_disconnected()
-        self._bell.ring()
 
-    # --- the connection's task ------------------------------------------------------------------------------------
-    async def _connect(self) -> Link:
-        link = Link(self._http, self._dispatch, lambda: self._disconnected(link))
-        greeting = self._greeting = asyncio.get_running_loop().create_future()
-        token = self._token if isinstance(self._token, str) else self._token()
-        try:
-            await link.open(self._url, {"token": token, "protocol": PROTOCOL, "client": self._name})
-            try:
-                async with asyncio.timeout(READY_TIMEOUT_S):
-                    self._ready = await greeting
-            except TimeoutError:
-                raise ConnectFailed("The server did not say that it is ready.") from None
-        except BaseException:
-            forget(greeting)
-            await link.close()
-            raise
-        return link
-
-    def _adopt(self, link: Link) -> None:
-        if link.closed.is_set():
-            return
-        self._link = link
-        self._drain_ms = None
-        self._behind = dict.fromkeys(self._rooms)
-        self._bell.ring()
-
-    async def _keep(self, link: Link) -> None:
-        while True:
-            asked_to_move = await self._until_lost(link)
-            await link.close()
-            try:
-                link = await self._reconnect(0 if asked_to_move else 1)
-            except ConnectFailed as error:
-                self._shut(error)
-                return
-            self._adopt(link)
-
-    async def _until_lost(self, link: Link) -> bool:
-        """Wait until the connection is gone; True when the server asked for that (`server:draining`)."""
-        while not link.closed.is_set():
-            ticket = self._bell.ticket()
-            if self._drain_ms is None:
-                await ticket.wait()
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._drain_ms / 1_000):
-                    await link.closed.wait()
-            return True
-        return False
-
-    async def _reconnect(self, attempt: int) -> Link:
-        clock = asyncio.get_running_loop().time
-        give_up_at = clock() + self._backoff.give_up_s
-        while True:
-            if attempt:
-                await asyncio.sleep(self._backoff.delay_s(attempt, random.random()))  # noqa: S311 - jitter
-            attempt += 1
-            try:
-                return await self._connect()
-            except ConnectRefused as error:
-                if not error.retryable or clock() >= give_up_at:
-                    raise
-            except ConnectFailed:
-                if clock() >= give_up_at:
-                    raise
+    async def _keep(self) -> None:
+        await self._connection.keep()
+        self._shut(self._connection.ended)
 
     # --- the rooms' task ------------------------------------------------------------------------------------------
     async def _follow(self) -> None:
         """Join again what is behind: every room after a reconnect, one room after a gap."""
         while True:
             ticket = self._bell.ticket()
-            link = self._link
+            link = self._connection.link
             if link is None or not self._behind:
                 await ticket.wait()
                 continue
@@ -423,28 +362,17 @@ class Client:
             reader.fail(error)
 
     # --- end ------------------------------------------------------------------------------------------------------
-    def _now(self) -> Link:
-        if self._ended is not None:
-            raise self._ended
-        if self._link is None:
-            raise Disconnected("There is no connection at the moment.")
-        return self._link
-
-    def _spawn(self, work: Any, name: str) -> None:
-        task = self._group.create_task(work, name=f"parlance client/{name}")
+    def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._group.create_task(work, name=f"parlance client/{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _shut(self, error: ParlanceClientError | None) -> None:
         """No more connections: readers and waiters learn it; without an error the tasks end too."""
-        self._ended = error or Disconnected("The client was closed.")
+        self._connection.end(error)
         for reader in tuple(self._readers):
             reader.close(error)
-        self._bell.ring()
         if error is None:
             for task in self._tasks:
                 task.cancel()
-
-    async def _close_link(self) -> None:
-        if self._link is not None:
-            await self._link.close()

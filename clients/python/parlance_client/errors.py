@@ -2,14 +2,16 @@
 
 ParlanceClientError
 ├── ConnectFailed     the server cannot be reached (`ConnectRefused` when it answered and said no)
-│   └── ConnectRefused   `code`, `message` of the refusal
+│   ├── ConnectRefused   `code`, `message`, `retry_after_ms` of the refusal
+│   └── TokenFailed      the source of tokens gave none, and the old one has ended
 ├── Disconnected      the connection went away under the operation; most operations may be tried again
 ├── CallTimeout       no acknowledgement in time
 ├── CallFailed        the server answered `ok: false`; `code`, `message`, `retryable`, ...
 │   └── RecordingFailed  a fatal `voice:recording:error`, or a stream that could not be resumed
 ├── Superseded        a newer query in the same slot took this one's place
 ├── EventsLost        events were dropped or skipped; `room` is None when the reader itself was too slow
-└── AudioLost         the server wants audio that is no longer in the ring
+├── AudioLost         the server goes on where this client cannot; `start` to `end` are the bytes that are missing
+└── JournalError      a bot's journal is in use, damaged, or was given a record that does not follow
 """
 
 from collections.abc import Mapping
@@ -24,18 +26,29 @@ class ParlanceClientError(Exception):
 
 class ConnectFailed(ParlanceClientError):
     retryable = True
+    retry_after_ms: int | None = None
 
 
 class ConnectRefused(ConnectFailed):
     """The server refused the connection. Codes as in the protocol; an expired token is `unauthenticated`."""
 
-    RETRYABLE_CODES = frozenset({"overloaded", "unavailable", "draining", "rate_limited", "internal"})
+    RETRYABLE_CODES = frozenset(
+        {"overloaded", "unavailable", "draining", "rate_limited", "quota_exceeded", "slow_consumer", "internal"}
+    )
+    """Quotas count connections that the server has not yet seen go, perhaps our own last one."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.retryable = code in self.RETRYABLE_CODES
+        self.retry_after_ms = retry_after_ms
+
+
+class TokenFailed(ConnectFailed):
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class Disconnected(ParlanceClientError):
@@ -102,4 +115,13 @@ class EventsLost(ParlanceClientError):
 
 
 class AudioLost(ParlanceClientError):
+    """The bytes [start, end) of the encoded stream are not here: freed before, or sent by somebody else."""
+
+    def __init__(self, message: str, *, start: int, end: int) -> None:
+        super().__init__(message)
+        self.start = start
+        self.end = end
+
+
+class JournalError(ParlanceClientError):
     pass

@@ -2,14 +2,16 @@
 
 Audio waits in one ring from the first byte that the server has not yet called durable. It is sent while the server's
 credit lasts (`received_bytes + credit_bytes`); only `durable_bytes` frees it. After a reconnect sending goes on at the
-offset that the server names, out of the ring.
+offset that the server names, out of the ring: also further back than before, when a node took bytes with it that were
+not durable.
 
-Pure. Invariants: base <= sent <= end, end - base <= ring_bytes_max, and no byte is given out beyond the credit.
+Pure. Invariants: base <= sent <= reach <= end, end - base <= ring_bytes_max; no byte is given out beyond the credit.
 """
 
 import msgspec
 
 from parlance_client.errors import AudioLost
+from parlance_client.ring import Ring
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -28,24 +30,27 @@ class Flow:
     def __init__(self, ring_bytes_max: int, *, frame_bytes: int = 1, origin: int = 0) -> None:
         if ring_bytes_max < frame_bytes or frame_bytes < 1:
             raise ValueError("the ring must hold at least one frame")
-        self._ring_bytes_max = ring_bytes_max
         self._frame_bytes = frame_bytes
-        self._ring = bytearray()
-        self._base = origin
+        self._ring = Ring(ring_bytes_max, origin=origin)
         self._sent = origin
+        self._reach = origin
         self._limit = origin
         self._received = origin
         self._finished = False
 
     @property
+    def frame_bytes(self) -> int:
+        return self._frame_bytes
+
+    @property
     def end(self) -> int:
         """All bytes that were ever appended."""
-        return self._base + len(self._ring)
+        return self._ring.end
 
     @property
     def base(self) -> int:
         """The first byte that is still kept: everything before it is durable."""
-        return self._base
+        return self._ring.start
 
     @property
     def sent(self) -> int:
@@ -64,13 +69,11 @@ class Flow:
     @property
     def room(self) -> int:
         """Bytes that can be appended now."""
-        return self._ring_bytes_max - len(self._ring)
+        return self._ring.room
 
     def append(self, audio: bytes | bytearray | memoryview) -> None:
         """Add audio at the end. Raises ValueError beyond `room`: the caller waits or cuts it up first."""
-        if len(audio) > self.room:
-            raise ValueError("the ring is full")
-        self._ring += audio
+        self._ring.append(audio)
 
     def finish(self) -> None:
         """No more audio comes: a last, partial frame is sent as well."""
@@ -79,9 +82,21 @@ class Flow:
     def start(self, offset: int, credit_bytes: int) -> None:
         """A stream begins or was resumed: the server has `offset` bytes and takes `credit_bytes` more.
 
-        Raises `AudioLost` when the server asks for bytes that were freed or never existed."""
-        if not self._base <= offset <= self.end:
-            raise AudioLost(f"The server continues at byte {offset}, but only {self._base} to {self.end} are kept.")
+        Raises `AudioLost` when the server goes on before what is kept, or has bytes that never left from here."""
+        if offset < self.base:
+            raise AudioLost(
+                f"The server goes on at byte {offset}, but bytes {offset} to {self.base} are not kept here any more: "
+                "it had called them safe.",
+                start=offset,
+                end=self.base,
+            )
+        if offset > self._reach:
+            raise AudioLost(
+                f"The server has {offset} bytes of this stream, but only {self._reach} left from here: somebody else "
+                "sent the rest.",
+                start=self._reach,
+                end=offset,
+            )
         self._sent = self._received = offset
         self._limit = offset + credit_bytes
 
@@ -89,10 +104,7 @@ class Flow:
         """Take an acknowledgement. Figures beyond what was sent are cut down to it: they can free nothing more."""
         self._received = min(received_bytes, self._sent)
         self._limit = self._received + credit_bytes
-        freed = min(durable_bytes, self._sent) - self._base
-        if freed > 0:
-            del self._ring[:freed]
-            self._base += freed
+        self._ring.free(min(durable_bytes, self._sent))
 
     def take(self, bytes_max: int) -> Chunk | None:
         """The next chunk to send, at most `bytes_max` long, or None while credit or audio is missing."""
@@ -101,6 +113,7 @@ class Flow:
             end -= end % self._frame_bytes
         if end <= self._sent:
             return None
-        chunk = Chunk(self._sent, bytes(self._ring[self._sent - self._base : end - self._base]))
+        chunk = Chunk(self._sent, self._ring.read(self._sent, end))
         self._sent = end
+        self._reach = max(self._reach, end)
         return chunk

@@ -193,7 +193,12 @@ def forget(future: "asyncio.Future[Any]") -> None:
 
 
 def _refusal(data: dict[str, Any]) -> ConnectRefused:
-    """From the packet's object: `{message, data: {code, message}}`, or the inner object itself."""
+    """From the packet's object: `{message, data: {code, message, retry_after_ms?}}`, or the inner object itself."""
     inner = data.get("data")
     detail = inner if isinstance(inner, dict) else data
-    return ConnectRefused(str(detail.get("code", "internal")), str(detail.get("message", "The server refused.")))
+    after = detail.get("retry_after_ms")
+    return ConnectRefused(
+        str(detail.get("code", "internal")),
+        str(detail.get("message", "The server refused.")),
+        retry_after_ms=after if isinstance(after, int) else None,
+    )

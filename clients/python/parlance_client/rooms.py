@@ -22,14 +22,15 @@ class Cursor:
 
     def __init__(self, after_seq: int | None) -> None:
         self.seen = after_seq
-        self._joined_at: int | None = None
+        self._gap_at: int | None = None
+        self._healed_at: int | None = None
 
     def joined(self, seq: int) -> None:
         """The server confirmed the join at `seq`; what was asked for follows. Without a position of our own, live
         events begin after `seq`."""
         if self.seen is None:
             self.seen = seq
-        self._joined_at = self.seen
+        self._healed_at = self._gap_at
 
     def offer(self, seq: int) -> Verdict:
         if self.seen is None:
@@ -39,6 +40,9 @@ class Cursor:
         if seq <= self.seen:
             return Verdict.DUPLICATE
         if seq > self.seen + 1:
-            return Verdict.LOST if self._joined_at == self.seen else Verdict.GAP
+            if self._healed_at == self.seen:
+                return Verdict.LOST
+            self._gap_at = self.seen
+            return Verdict.GAP
         self.seen = seq
         return Verdict.DELIVER

@@ -1,5 +1,7 @@
 """The byte accounting of a live stream: credit, ring, resume."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,14 +62,24 @@ def test_after_a_reconnect_it_continues_where_the_server_says() -> None:
     assert f.take(100) == Chunk(2, b"cde")
 
 
-@pytest.mark.parametrize("offset", [1, 9])
-def test_audio_that_is_not_kept_cannot_be_resumed(offset: int) -> None:
+@pytest.mark.parametrize(("offset", "missing", "said"), [(1, (1, 2), "bytes 1 to 2"), (7, (6, 7), "somebody else")])
+def test_audio_that_is_not_kept_or_never_left_cannot_be_resumed(offset: int, missing: Any, said: str) -> None:
+    f = flow(credit=6)
+    f.append(b"abcdefgh")
+    f.take(100)
+    f.on_ack(received_bytes=6, durable_bytes=2, credit_bytes=0)
+    with pytest.raises(AudioLost, match=said) as caught:
+        f.start(offset, 100)
+    assert (caught.value.start, caught.value.end) == missing
+
+
+def test_a_server_may_know_of_bytes_that_left_before_it_went_back() -> None:
     f = flow()
     f.append(b"abcdefgh")
     f.take(100)
-    f.on_ack(received_bytes=8, durable_bytes=2, credit_bytes=100)
-    with pytest.raises(AudioLost):
-        f.start(offset, 100)
+    f.start(3, 100)
+    f.start(8, 100)
+    assert f.take(100) is None
 
 
 def test_chunks_end_on_whole_frames_until_the_end() -> None:

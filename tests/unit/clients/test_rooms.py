@@ -2,7 +2,6 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from parlance_client.backoff import Backoff
 from parlance_client.rooms import Cursor, Verdict
 
 
@@ -46,10 +45,13 @@ def test_a_gap_is_healed_by_joining_again() -> None:
     assert verdicts(cursor, 2, 3, 4) == [Verdict.DELIVER] * 3
 
 
-def test_a_gap_right_after_joining_is_a_loss() -> None:
+def test_a_gap_that_joining_again_does_not_fill_is_a_loss() -> None:
     cursor = Cursor(1)
     cursor.joined(4)
+    assert verdicts(cursor, 3, 4) == [Verdict.GAP, Verdict.GAP]
+    cursor.joined(4)
     assert cursor.offer(3) is Verdict.LOST
+    assert verdicts(cursor, 2, 3, 5) == [Verdict.DELIVER, Verdict.DELIVER, Verdict.GAP]
 
 
 @given(st.lists(st.integers(1, 30), max_size=80))
@@ -57,12 +59,3 @@ def test_what_is_delivered_grows_by_exactly_one(seqs: list[int]) -> None:
     cursor = Cursor(0)
     delivered = [seq for seq in seqs if cursor.offer(seq) is Verdict.DELIVER]
     assert delivered == list(range(1, len(delivered) + 1))
-
-
-@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
-def test_a_wait_is_bounded_and_jittered(attempt: int, random: float) -> None:
-    backoff = Backoff(first_s=0.5, max_s=15)
-    wait_s = backoff.delay_s(attempt, random)
-    assert 0 <= wait_s <= min(15, 0.5 * 2 ** min(attempt - 1, 30))
-    assert backoff.delay_s(attempt, 0.0) == 0.0
-    assert backoff.delay_s(30, 0.5) == 7.5

@@ -24,7 +24,7 @@ from tests.fakes.recogniser import Call, Losing, ToneRecogniser
 from tests.fakes.sink import MemorySink
 from tests.fakes.tones import Talk, encode, random_sentences, talk
 from tests.sim import clock
-from tests.sim.world import begin_of
+from tests.sim.node import begin_of
 
 TALK = talk(random_sentences(1, 5), silence_ms=900)
 CONTAINERS = [Encoding.WEBM_OPUS, Encoding.OGG_OPUS]

@@ -12,7 +12,7 @@ import { microphoneChoices } from "../src/record/useMicrophones.js";
 import { mergeHits } from "../src/search/hits.js";
 import { engineWords } from "../src/shell/ServerStrip.js";
 import { readTheme } from "../src/shell/theme.js";
-import { readStored, renewIn } from "../src/signin/session.js";
+import { readStored } from "../src/signin/session.js";
 
 test("times read as people write them", () => {
   expect([0, 59_999, 60_000, 3_599_999, 3_600_000].map(clock)).toEqual(["0:00", "0:59", "1:00", "59:59", "1:00:00"]);
@@ -91,31 +91,41 @@ describe("session", () => {
     expect(readStored(storage(text), 1_000_000)).toBeNull();
     for (const broken of [null, "", "null", "{}", "{"]) expect(readStored(storage(broken), 0)).toBeNull();
   });
-
-  test("is renewed before its end, in a delay that timers take", () => {
-    expect(renewIn(session, 900_000)).toBe(80_000);
-    expect(renewIn(session, 999_999)).toBe(15_000);
-    expect(renewIn({ ...session, expires_at: 1e10 }, 0)).toBe(2 ** 31 - 1);
-  });
 });
 
-test("how a recording stands is told in words, and only when there is something to tell", () => {
-  const fine: RecordingProgress = { capturedMs: 9_000, unsentMs: 0, keptMs: 500, health: FINE, level: 0.1 };
-  const waiting = { ...fine, unsentMs: 4_000, keptMs: 5_000 };
-  expect(standing("live", fine, "live")).toBe("");
-  expect(standing("live", { ...fine, health: { ...FINE, isBehind: true, lagMs: 3_400 } }, "live")).toBe("Captions are 3 s behind.");
-  expect(standing("live", { ...fine, health: { ...FINE, isBusy: true } }, "live")).toContain("nothing is lost");
-  expect(standing("reconnecting", { ...fine, keptMs: 12_000 }, "reconnecting")).toBe(
-    "No connection. Recording goes on: 12 s kept here, nothing is lost.",
-  );
-  expect(standing("stopping", waiting, "live")).toBe("Sending the last 4 s…");
-  expect(standing("live", { ...waiting, health: { ...FINE, isCatchingUp: true } }, "live")).toBe("Catching up: 4 s to send.");
-  expect(standing("paused", fine, "live")).toBe("Paused");
+describe("how a recording stands", () => {
+  const fine: RecordingProgress = {
+    ...{ capturedMs: 9_000, waitingMs: 0, keptMs: 500, roomMs: 600_000, health: FINE, level: 0.1 },
+  };
+  const waiting = { ...fine, waitingMs: 4_000, keptMs: 12_000 };
+
+  test("is told in words, and only when there is something to tell", () => {
+    expect(standing("live", fine, "live")).toBe("");
+    expect(standing("live", { ...fine, health: { ...FINE, isBehind: true, lagMs: 3_400 } }, "live")).toBe(
+      "Captions are 3 s behind.",
+    );
+    expect(standing("live", { ...fine, health: { ...FINE, isBusy: true } }, "live")).toContain("nothing is lost");
+    expect(standing("stopping", waiting, "live")).toBe("Sending the last 4 s…");
+    expect(standing("paused", fine, "live")).toBe("Paused");
+  });
+
+  test("says what waits here while there is no connection, and afterwards", () => {
+    const away = "No connection. Recording goes on: ";
+    expect(standing("reconnecting", waiting, "reconnecting")).toBe(
+      `${away}12 s of sound wait on this device, nothing is lost.`,
+    );
+    expect(standing("live", fine, "reconnecting")).toBe(`${away}nothing is lost.`);
+    expect(standing("reconnecting", { ...waiting, roomMs: 61_000 }, "live")).toContain("room for 1 min more");
+    expect(standing("catching up", waiting, "live")).toBe(
+      "Connected again. Catching up: 12 s of sound wait on this device, nothing is lost.",
+    );
+    expect(standing("stopping", waiting, "reconnecting")).toContain("leave this page open");
+  });
 });
 
 test("a silent microphone is noticed, a pause in speech is not", () => {
   const at = (capturedMs: number, level: number): RecordingProgress => {
-    return { capturedMs, unsentMs: 0, keptMs: 0, health: FINE, level };
+    return { capturedMs, waitingMs: 0, keptMs: 0, roomMs: 600_000, health: FINE, level };
   };
   let since = 0;
   for (const progress of [at(1_000, 0.2), at(3_000, 0), at(6_900, 0.001)]) {

@@ -3,10 +3,13 @@
  *
  * Pure: `(state, event) -> state`; an event that changes nothing returns the same object, so views may compare by
  * identity. Invariants: no partial is shown beside or after its final; a new `stream_id` voids what the old stream left
- * unfinished; of two revisions of a segment the higher `rev` is shown, whichever came last.
+ * unfinished, also what comes late of it; of two revisions of a segment the higher `rev` is shown, whichever came last.
  */
 
 import type { TranscriptFinal, TranscriptPartial, TranscriptRevised } from "./protocol.js";
+
+/** A stream this many takeovers ago has nothing under way any more. */
+const VOIDED_MAX = 32;
 
 export type CaptionSegment = Omit<TranscriptFinal, "recording_id">;
 
@@ -17,6 +20,8 @@ export interface CaptionState {
   readonly partials: readonly TranscriptPartial[];
   /** The stream that captions come from at present. */
   readonly streamId: string | null;
+  /** Streams before it, newest last: what they still tell counts no more. */
+  readonly voided: readonly string[];
   readonly index: ReadonlyMap<string, CaptionSegment>;
   /** Removed by a revision: a late event does not bring them back. */
   readonly removed: ReadonlySet<string>;
@@ -32,6 +37,7 @@ export const NO_CAPTIONS: CaptionState = {
   segments: [],
   partials: [],
   streamId: null,
+  voided: [],
   index: new Map(),
   removed: new Set(),
 };
@@ -56,11 +62,15 @@ export function reduceCaptions(state: CaptionState, event: CaptionEvent): Captio
 
 function onPartial(state: CaptionState, partial: TranscriptPartial): CaptionState {
   if (state.index.has(partial.segment_id) || state.removed.has(partial.segment_id)) return state;
-  const kept = partial.stream_id === state.streamId ? state.partials : [];
+  const { stream_id: streamId } = partial;
+  if (state.voided.includes(streamId)) return state;
+  const isSame = streamId === state.streamId;
+  const kept = isSame ? state.partials : [];
+  const voided = isSame || state.streamId === null ? state.voided : [...state.voided, state.streamId].slice(-VOIDED_MAX);
   const at = kept.findIndex((other) => other.segment_id === partial.segment_id);
   if (at >= 0 && kept[at]!.rev >= partial.rev) return state;
   const partials = at >= 0 ? kept.with(at, partial) : [...kept, partial].sort((a, b) => a.start_ms - b.start_ms);
-  return { ...state, partials, streamId: partial.stream_id };
+  return { ...state, partials, streamId, voided };
 }
 
 function onRevised(state: CaptionState, revised: Extract<CaptionEvent, { type: "revised" }>["body"]): CaptionState {

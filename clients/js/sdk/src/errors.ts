@@ -37,9 +37,12 @@ export interface ErrorDetails {
   retryAfterMs?: number | undefined;
   field?: string | undefined;
   expected?: number | undefined;
+  firstSeq?: number | undefined;
 }
 
-/** `expected`: the byte offset (or sequence number) at which the server goes on, where the code has one. */
+/**
+ * `expected`: the byte offset at which the server goes on; `firstSeq`: the oldest event left; where the code has them.
+ */
 export class ParlanceError extends Error {
   override readonly name = "ParlanceError";
   readonly code: ErrorCode;
@@ -47,6 +50,7 @@ export class ParlanceError extends Error {
   readonly retryAfterMs: number | undefined;
   readonly field: string | undefined;
   readonly expected: number | undefined;
+  readonly firstSeq: number | undefined;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message);
@@ -55,6 +59,7 @@ export class ParlanceError extends Error {
     this.retryAfterMs = details.retryAfterMs;
     this.field = details.field;
     this.expected = details.expected;
+    this.firstSeq = details.firstSeq;
   }
 
   /** From the `error` object of an acknowledgement or event. */
@@ -64,6 +69,7 @@ export class ParlanceError extends Error {
       retryAfterMs: error.retry_after_ms,
       field: error.field,
       expected: error.expected,
+      firstSeq: error.first_seq,
     });
   }
 }

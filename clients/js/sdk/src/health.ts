@@ -15,18 +15,14 @@ export interface Health {
   readonly isBehind: boolean;
   /** The server is busy: captions change less often; nothing is lost. */
   readonly isBusy: boolean;
-  /** Sound that waited on this device is being delivered. */
-  readonly isCatchingUp: boolean;
   /** Acknowledgements in a row that contradict `isBusy`. */
   readonly contradictions: number;
 }
 
-export const FINE: Health = { lagMs: 0, isBehind: false, isBusy: false, isCatchingUp: false, contradictions: 0 };
+export const FINE: Health = { lagMs: 0, isBehind: false, isBusy: false, contradictions: 0 };
 
 /** Below the first a delay is what listening for the end of a word takes; saying so would only worry. */
 const BEHIND_MS = { on: 2_000, off: 1_200 };
-/** A chunk of 100 ms and a round trip always wait; a second and a half is more than that. */
-const WAITING_MS = { on: 1_500, off: 400 };
 /** Acknowledgements (half a second each) that must agree: quick to warn, slow to call it over. */
 const AGREEING = { on: 2, off: 4 };
 /** Weight of the newest acknowledgement: half of a jump is shown after a second. */
@@ -43,11 +39,6 @@ export function withAck(health: Health, { lag_ms, degraded }: Pick<RecordingAck,
     isBusy: isTurning ? degraded : health.isBusy,
     contradictions: isTurning ? 0 : contradictions,
   };
-}
-
-export function withWaiting(health: Health, waitingMs: number): Health {
-  const isCatchingUp = past(health.isCatchingUp, waitingMs, WAITING_MS);
-  return isCatchingUp === health.isCatchingUp ? health : { ...health, isCatchingUp };
 }
 
 function past(isOn: boolean, value: number, { on, off }: { on: number; off: number }): boolean {

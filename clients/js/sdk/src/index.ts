@@ -1,6 +1,8 @@
 /** Client for a Parlance speech server. Start with `connect`. */
 
-export { connect, Parlance, type ConnectOptions, type ParlanceEvents } from "./client.js";
+export { BACKOFF, type Backoff } from "./backoff.js";
+export { connect, Parlance, type ParlanceEvents } from "./client.js";
+export { VERSION, type ConnectOptions } from "./connection.js";
 export type { AckOf, AcknowledgedEvent, EventsReadAck, JoinAck, StartAck } from "./acks.js";
 export {
   captionsOf,
@@ -18,8 +20,8 @@ export {
   LiveRecording,
   RING_BYTES_MAX,
   type RecordingOptions,
-  type RecordingState,
 } from "./recording.js";
+export type { RecordingState } from "./states.js";
 export type { Search, SearchOptions, SearchOutcome } from "./search.js";
 export { CaptureSource, microphoneSource, type CaptureOptions } from "./capture.js";
 export {

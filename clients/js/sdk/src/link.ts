@@ -10,8 +10,11 @@ export type ConnectionState = "connecting" | "live" | "reconnecting" | "closed";
 
 export interface Link {
   readonly isLive: boolean;
-  call<E extends AcknowledgedEvent>(event: E, body: ClientEvents[E]): Promise<AckOf<E>>;
+  /** `onAck` sees the acknowledgement before any event that arrived after it. */
+  call<E extends AcknowledgedEvent>(event: E, body: ClientEvents[E], onAck?: (ack: AckOf<E>) => void): Promise<AckOf<E>>;
   sendChunk(chunk: RecordingChunk): void;
+  /** Leave this server, which is about to stop; another connection follows. */
+  move(withinMs: number): void;
   onState(listener: (state: ConnectionState) => void): Unsubscribe;
   onAck(listener: (ack: RecordingAck) => void): Unsubscribe;
   onError(listener: (error: RecordingError) => void): Unsubscribe;

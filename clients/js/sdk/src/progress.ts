@@ -1,6 +1,6 @@
 /** How far a recording is, in milliseconds of sound. Pure bookkeeping over what was taken and what waits. */
 
-import { FINE, withAck, withWaiting, type Health } from "./health.js";
+import { FINE, withAck, type Health } from "./health.js";
 import type { RecordingAck } from "./protocol.js";
 import type { Sender } from "./sender.js";
 
@@ -8,10 +8,12 @@ import type { Sender } from "./sender.js";
 export interface RecordingProgress {
   /** Sound taken from the source. */
   capturedMs: number;
-  /** Of that, not sent yet. */
-  unsentMs: number;
+  /** Of that, not yet at the server, as far as it said. */
+  waitingMs: number;
   /** Of that, kept here because the server does not call it safe yet. */
   keptMs: number;
+  /** How much more this device can keep. */
+  roomMs: number;
   health: Health;
   /** Largest magnitude of the newest 100 ms, 0 to 1. */
   level: number;
@@ -32,10 +34,14 @@ export class Progress {
   }
 
   now(): RecordingProgress {
-    const unsentMs = this.msOf(this.#sender.unsentBytes);
-    this.#health = withWaiting(this.#health, unsentMs);
-    const { capturedMs, level } = this;
-    return { capturedMs, unsentMs, keptMs: this.msOf(this.#sender.unsafeBytes), health: this.#health, level };
+    const { capturedMs, level, waitingMs } = this;
+    const keptMs = this.msOf(this.#sender.unsafeBytes);
+    const roomMs = this.#sender.end === 0 ? Infinity : this.msOf(this.#sender.roomBytes);
+    return { capturedMs, waitingMs, keptMs, roomMs, health: this.#health, level };
+  }
+
+  get waitingMs(): number {
+    return this.msOf(this.#sender.undeliveredBytes);
   }
 
   /** Exact for samples; for a container by its average rate. */

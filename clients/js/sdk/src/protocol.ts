@@ -144,6 +144,15 @@ export interface RoomLeave {
   room: string;
 }
 
+/**
+ * Events of a joined room became too old before they could be told: this connection is in the room no more, and may
+ * join again with `after_seq` from `first_seq` - 1 on (feature "history_truncated").
+ */
+export interface RoomTruncated {
+  room: string;
+  first_seq: number;
+}
+
 export interface SearchCancel {
   request_id: string;
 }
@@ -342,6 +351,7 @@ export interface ServerEvents {
   "server:closing": ServerClosing;
   "server:draining": ServerDraining;
   "server:status": ServerStatus;
+  "history_truncated": RoomTruncated;
   "voice:recording:ack": RecordingAck;
   "voice:recording:error": RecordingError;
   "transcript:partial": TranscriptPartial;

@@ -1,24 +1,26 @@
 /**
- * One live recording: sound from a source into the ring, from the ring to the server, across interruptions.
+ * One recording: from the source into the ring, from the ring to the server, across interruptions.
  *
- * Policy: sound is taken from the first moment and never dropped; after an interruption the stream is taken over with
- * its token and goes on where the server says; when the ring is full the source is stopped with `ring_full`, and what
- * was taken is still delivered. Pause, resume and stop take their turn after the sound before them.
+ * Policy: sound is taken from the first moment and never dropped; when the ring is full the source is stopped with
+ * `ring_full`, and what was taken is still delivered. After an interruption the stream is taken over with its token and
+ * goes on where the server says. The same takeover heals everything that the two sides disagree about (an offset, whether
+ * the stream has ended): its answer alone counts, and it gives a new stream id, so what is told late of the old one is
+ * known. A stream that somebody else took is not taken back: `lost`. Pause, resume and stop take their turn after the
+ * sound before them. The states are those of `states.ts`.
  *
  * Boundary: `Link` is the connection, `AudioSource` the device; the arithmetic is in `sender.ts`.
  */
 
 import type { AckOf } from "./acks.js";
 import { Emitter, type Unsubscribe } from "./emitter.js";
+import { wasStopped } from "./ended.js";
 import { asParlanceError, ParlanceError } from "./errors.js";
 import { isLost, type ConnectionState, type Link } from "./link.js";
 import { Progress, type RecordingProgress } from "./progress.js";
 import type { EngineInfo, RecordingAck, RecordingError, RecordingStart } from "./protocol.js";
 import { Sender } from "./sender.js";
 import type { AudioSource, SourceFormat } from "./source.js";
-
-/** `reconnecting`: sound is still taken. `stopping`: the source is off, the rest is being delivered. */
-export type RecordingState = "opening" | "live" | "paused" | "reconnecting" | "stopping" | "stopped" | "failed";
+import { following, type RecordingState } from "./states.js";
 
 type Managed = "encoding" | "sample_rate" | "channels" | "recording_id" | "resume_token" | "new_container";
 
@@ -30,15 +32,21 @@ export interface RecordingOptions extends Omit<RecordingStart, Managed> {
 /** 64 MiB: 11 minutes of 48 kHz mono s16le, while a server that is gone longer ends the recording after 15. */
 export const RING_BYTES_MAX = 64 * 1024 * 1024;
 
-/** Pause before a call is tried again, unless the server names one. */
+/** Pause before a call is tried again, unless the server names one; twice that at random. */
 const RETRY_MS = 1_000;
+/** Takeovers because of a refusal, in a row, without one new byte received: the two sides will not agree any more. */
+const DISAGREEMENTS_MAX = 8;
+/** Refusals of a chunk after which the following ones cannot fit either. */
+const OFFSET_CODES = new Set(["offset_mismatch", "credit_exceeded"]);
+/** What is said of a stream that this connection does not have (any more). */
+const GONE_CODES = new Set(["stream_ended", "not_found"]);
 
 interface Events {
   state: RecordingState;
   progress: RecordingProgress;
   /** An input of the source went away; null: it was replaced. The recording goes on. */
-  lost: ParlanceError | null;
-  /** A fatal error comes with the state `failed`; the others are for the reader's information. */
+  input: ParlanceError | null;
+  /** A fatal error comes with the state `lost`; the others are for the reader's information. */
   error: ParlanceError;
 }
 
@@ -52,20 +60,24 @@ export class LiveRecording {
   readonly #subscriptions: Unsubscribe[];
   readonly #finished: Promise<void>;
   #finish: { resolve(): void; reject(error: ParlanceError): void } | null = null;
-  #state: RecordingState = "opening";
+  #state: RecordingState = "live";
   #recordingId = "";
   #resumeToken = "";
+  /** Null while the stream is not ours: no connection, or a takeover under way. */
   #streamId: string | null = null;
   #engine: EngineInfo | null = null;
-  /** Grows with each interruption: an answer from before it no longer counts. */
+  /** Grows with each interruption and takeover: an answer from before it no longer counts. */
   #era = 0;
+  #disagreements = 0;
   #isSourceOff = false;
   #isStopping = false;
   #isStopAsked = false;
+  #wasStopAsked = false;
   #wantsPause = false;
   #isPausedThere = false;
   /** Where the source began a new container that the server has not been told of. */
   #containerAt: number | null = null;
+  #end: "stopped" | "lost" | null = null;
 
   /** Open the source, begin to take sound, and start the stream. Throws ParlanceError, and then everything is closed. */
   static async begin(link: Link, source: AudioSource, options: RecordingOptions = {}): Promise<LiveRecording> {
@@ -103,6 +115,11 @@ export class LiveRecording {
     return this.#state;
   }
 
+  /** Whether a pause was asked for, also while the state says something else. */
+  get isPaused(): boolean {
+    return this.#wantsPause;
+  }
+
   get progress(): RecordingProgress {
     return this.#progress.now();
   }
@@ -121,24 +138,23 @@ export class LiveRecording {
     await this.#source.pause();
     this.#wantsPause = true;
     this.#progress.level = 0;
-    if (this.#state === "live") this.#setState("paused");
     this.#pump();
-    this.#report();
+    this.#changed();
   }
 
   resume(): void {
     if (this.#isSourceOff || !this.#wantsPause) return;
     this.#wantsPause = false;
-    if (this.#state === "paused") this.#setState("live");
     this.#pump();
     this.#source.resume();
+    this.#changed();
   }
 
   /** Stop taking sound, deliver what was taken, and end the recording. */
   async stop(): Promise<void> {
-    if (!this.#isStopping && this.#state !== "failed") {
+    if (!this.#isStopping && this.#end === null) {
       this.#isStopping = true;
-      this.#setState("stopping");
+      this.#changed();
       await this.#closeSource();
       this.#pump();
     }
@@ -157,11 +173,11 @@ export class LiveRecording {
         chunk: (sound, ms) => this.#captured(sound, ms),
         level: (peak) => this.#heard(peak),
         ended: () => void this.stop().catch(() => undefined),
-        lost: (error) => this.#emitter.emit("lost", error),
+        lost: (error) => this.#emitter.emit("input", error),
         failed: (error) => this.#sourceFailed(error),
         newContainer: () => (this.#containerAt = this.#sender.beginContainer()),
       });
-      this.#opened(await this.#link.call("voice:recording:start", this.#request));
+      await this.#link.call("voice:recording:start", this.#request, (ack) => this.#opened(ack));
     } catch (thrown) {
       const error = asParlanceError(thrown);
       this.#fail(error);
@@ -188,7 +204,7 @@ export class LiveRecording {
     }
     this.#progress.capturedMs += ms;
     this.#pump();
-    this.#report();
+    this.#changed();
   }
 
   /** No more sound will come; what was taken is still delivered. */
@@ -233,73 +249,77 @@ export class LiveRecording {
 
   async #askStop(): Promise<void> {
     if (this.#isStopAsked) return;
-    this.#isStopAsked = true;
+    this.#isStopAsked = this.#wasStopAsked = true;
     const era = this.#era;
     try {
       await this.#link.call("voice:recording:stop", { stream_id: this.#streamId!, offset: this.#sender.end });
       this.#close("stopped");
     } catch (thrown) {
+      if (era !== this.#era) return; // A takeover asks again.
       this.#isStopAsked = false;
-      this.#stopRefused(asParlanceError(thrown), era);
-    }
-  }
-
-  #stopRefused(error: ParlanceError, era: number): void {
-    if (error.code === "stream_ended") {
-      this.#close("stopped"); // Our first stop arrived; its answer was lost.
-    } else if (error.code === "offset_mismatch" && error.expected !== undefined) {
-      const { expected } = error;
-      this.#sendAgain(() => this.#sender.restart(expected));
-    } else if (error.retryable || isLost(error)) {
-      setTimeout(() => era === this.#era && this.#pump(), error.retryAfterMs ?? RETRY_MS);
-    } else {
-      this.#fail(error);
+      const error = asParlanceError(thrown);
+      if (error.code === "offset_mismatch" || GONE_CODES.has(error.code)) this.#disagree(error);
+      else if (error.retryable || isLost(error)) setTimeout(() => era === this.#era && this.#pump(), retryMs(error));
+      else this.#fail(error);
     }
   }
 
   // --- from the server ----------------------------------------------------------------------------------------------
 
   #opened(ack: AckOf<"voice:recording:start">): void {
-    this.#sender.open(ack.offset, ack.credit_bytes);
     this.#recordingId = ack.recording_id;
     this.#resumeToken = ack.resume_token;
-    this.#streamId = ack.stream_id;
     this.#engine = ack.engine;
+    try {
+      this.#sender.open(ack.offset, ack.credit_bytes);
+    } catch (thrown) {
+      // What the server has is transcribed, and it waits for nobody.
+      this.#link.call("voice:recording:stop", { stream_id: ack.stream_id, offset: ack.offset }).catch(() => undefined);
+      this.#fail(asParlanceError(thrown));
+      return;
+    }
+    this.#streamId = ack.stream_id;
+    this.#isPausedThere = false;
+    this.#isStopAsked = false;
     if (ack.offset === this.#containerAt) {
       void this.#changeContainer();
       return;
     }
-    if (!this.#isStopping) this.#setState(this.#wantsPause ? "paused" : "live");
+    this.#changed();
     this.#pump();
   }
 
   #acknowledged(ack: RecordingAck): void {
     if (ack.stream_id !== this.#streamId) return;
+    const before = this.#sender.undeliveredBytes;
     this.#progress.acknowledged(ack);
     this.#sender.acknowledge(ack);
+    if (this.#sender.undeliveredBytes < before) this.#disagreements = 0;
     if (ack.received_bytes === this.#containerAt) void this.#changeContainer();
     else this.#pump();
-    this.#report();
+    this.#changed();
   }
 
-  #refused({ stream_id, error: wire, fatal, expected_offset }: RecordingError): void {
+  #refused({ stream_id, error: wire, fatal }: RecordingError): void {
     if (stream_id !== this.#streamId) return;
     const error = ParlanceError.fromWire(wire);
-    const offset = expected_offset ?? error.expected;
     if (fatal) this.#fail(error);
-    // A piece of sound that could not be understood was taken all the same: sending it again would change nothing.
-    else if (offset !== undefined && error.field !== "audio") this.#sendAgain(() => this.#sender.rewind(offset));
+    else if (error.retryable || OFFSET_CODES.has(error.code) || GONE_CODES.has(error.code)) this.#disagree(error);
+    // Anything else, as a piece of sound that could not be understood, was taken all the same.
     else this.#emitter.emit("error", error);
   }
 
-  #sendAgain(goBack: () => void): void {
-    try {
-      goBack();
-    } catch (thrown) {
-      this.#fail(asParlanceError(thrown));
+  /** Take the stream over anew; at once, or, when the server only cannot take it now, a little later. */
+  #disagree(error: ParlanceError): void {
+    if (!error.retryable) this.#disagreements += 1;
+    if (this.#disagreements > DISAGREEMENTS_MAX) {
+      this.#fail(new ParlanceError("offset_mismatch", "The server and this device do not agree where the sound stands."));
       return;
     }
-    this.#pump();
+    this.#interrupted();
+    const era = this.#era;
+    if (error.retryable) setTimeout(() => era === this.#era && void this.#reopen(), retryMs(error));
+    else void this.#reopen();
   }
 
   // --- interruptions ------------------------------------------------------------------------------------------------
@@ -314,7 +334,7 @@ export class LiveRecording {
     this.#era += 1;
     this.#streamId = null;
     this.#isStopAsked = false;
-    if (this.#state === "live" || this.#state === "paused") this.#setState("reconnecting");
+    this.#changed();
   }
 
   /** The server has the old container whole: open the stream anew, so that it expects another one. */
@@ -323,7 +343,7 @@ export class LiveRecording {
     await this.#reopen(true);
   }
 
-  /** Take the stream over after an interruption; tries until it works, the connection goes, or the server refuses. */
+  /** Take the stream over; tries until it works, the connection goes, or the server refuses. */
   async #reopen(isNewContainer = false): Promise<void> {
     if (this.#resumeToken === "" || this.#streamId !== null) return;
     this.#era += 1;
@@ -332,20 +352,29 @@ export class LiveRecording {
     if (isNewContainer) place.new_container = true;
     while (era === this.#era && this.#link.isLive) {
       try {
-        const ack = await this.#link.call("voice:recording:start", { ...this.#request, ...place });
-        if (era !== this.#era) return;
-        if (isNewContainer && ack.offset === this.#containerAt) this.#containerAt = this.#sender.endContainer();
-        this.#opened(ack);
+        await this.#link.call("voice:recording:start", { ...this.#request, ...place }, (ack) => {
+          if (era !== this.#era) return;
+          if (isNewContainer && ack.offset === this.#containerAt) this.#containerAt = this.#sender.endContainer();
+          this.#opened(ack);
+        });
         return;
       } catch (thrown) {
-        const error = asParlanceError(thrown);
+        let error = asParlanceError(thrown);
         if (era !== this.#era) return;
+        if (error.code === "stream_ended" && this.#wasStopAsked) {
+          try {
+            if (await wasStopped(this.#link, this.#recordingId)) return this.#close("stopped");
+          } catch (reason) {
+            error = asParlanceError(reason);
+          }
+          if (era !== this.#era) return;
+        }
         if (!error.retryable && !isLost(error)) {
-          if (error.code === "stream_ended" && this.#isStopping) this.#close("stopped");
-          else this.#fail(error);
+          this.#fail(error);
           return;
         }
-        await new Promise((resolve) => setTimeout(resolve, error.retryAfterMs ?? RETRY_MS));
+        if (error.code === "draining") this.#link.move(error.retryAfterMs ?? RETRY_MS);
+        await new Promise((resolve) => setTimeout(resolve, retryMs(error)));
       }
     }
   }
@@ -356,24 +385,38 @@ export class LiveRecording {
     if (!this.#finish) return;
     this.#isSourceOff = true;
     void this.#source.stop();
-    this.#close("failed", error);
-    this.#emitter.emit("error", error);
+    const told = this.#recordingId === "" ? error : withLoss(error, this.#progress.now());
+    this.#close("lost", told);
+    this.#emitter.emit("error", told);
   }
 
-  #close(state: "stopped" | "failed", error?: ParlanceError): void {
+  #close(end: "stopped" | "lost", error?: ParlanceError): void {
+    if (this.#end !== null) return;
     this.#era += 1;
     this.#streamId = null;
+    this.#end = end;
     for (const unsubscribe of this.#subscriptions) unsubscribe();
-    this.#setState(state);
+    this.#changed();
     if (error) this.#finish?.reject(error);
     else this.#finish?.resolve();
     this.#finish = null;
   }
 
-  #setState(state: RecordingState): void {
-    if (state === this.#state) return;
-    this.#state = state;
-    this.#emitter.emit("state", state);
+  /** Whatever changed: the state follows it, and listeners are told. */
+  #changed(): void {
+    const state = following(this.#state, {
+      connected: this.#link.isLive && this.#streamId !== null,
+      waitingMs: this.#progress.waitingMs,
+      paused: this.#wantsPause,
+      stopping: this.#isStopping,
+      stopped: this.#end === "stopped",
+      lost: this.#end === "lost",
+    });
+    if (state !== this.#state) {
+      this.#state = state;
+      this.#emitter.emit("state", state);
+    }
+    this.#report();
   }
 
   #report(): void {
@@ -386,4 +429,16 @@ const PCM_FRAME_BYTES = 2;
 function wireFormat(format: SourceFormat): Pick<RecordingStart, "channels" | "encoding" | "sample_rate"> {
   if (format.encoding !== "pcm_s16le") return { encoding: format.encoding };
   return { encoding: format.encoding, sample_rate: format.sampleRate, channels: format.channels };
+}
+
+function retryMs({ retryAfterMs = RETRY_MS }: ParlanceError): number {
+  return retryAfterMs * (1 + Math.random());
+}
+
+/** The error, with what is safe and what may be lost. */
+function withLoss(error: ParlanceError, { capturedMs, keptMs }: RecordingProgress): ParlanceError {
+  const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+  const told = `Safe at the server: ${seconds(capturedMs - keptMs)}. Taken here and not known to be safe: ${seconds(keptMs)}.`;
+  const { retryable, retryAfterMs, field, expected, firstSeq } = error;
+  return new ParlanceError(error.code, `${error.message} ${told}`, { retryable, retryAfterMs, field, expected, firstSeq });
 }

@@ -8,11 +8,15 @@
  * Invariant: a room's durable events are delivered in `seq` order, each once.
  */
 
-export type Verdict = "deliver" | "duplicate" | "gap" | "foreign";
+/** `lost`: still missing after joining again, so the log cannot be followed. */
+export type Verdict = "deliver" | "duplicate" | "gap" | "lost" | "foreign";
 
 interface Place {
   /** Last `seq` that was delivered; null until the first join without `after_seq` is answered. */
   seq: number | null;
+  /** `seq` before the newest hole, and the same when the room was joined again because of it. */
+  gapAt: number | null;
+  healedAt: number | null;
 }
 
 export class RoomLog {
@@ -20,13 +24,15 @@ export class RoomLog {
 
   /** Begin to follow `room`. `afterSeq`: everything later is wanted; null: only what is still to come. */
   follow(room: string, afterSeq: number | null): void {
-    this.#places.set(room, { seq: afterSeq });
+    this.#places.set(room, { seq: afterSeq, gapAt: null, healedAt: null });
   }
 
   /** The server's answer to a join: with no place of our own yet, events count from its `seq`. */
   joined(room: string, seq: number): void {
     const place = this.#places.get(room);
-    if (place) place.seq ??= seq;
+    if (!place) return;
+    place.seq ??= seq;
+    place.healedAt = place.gapAt;
   }
 
   forget(room: string): void {
@@ -41,7 +47,10 @@ export class RoomLog {
       place.seq = seq;
       return "deliver";
     }
-    return seq <= place.seq ? "duplicate" : "gap";
+    if (seq <= place.seq) return "duplicate";
+    if (place.healedAt === place.seq) return "lost";
+    place.gapAt = place.seq;
+    return "gap";
   }
 
   has(room: string): boolean {

@@ -2,7 +2,8 @@
  * Which bytes of a stream go out next.
  *
  * A client may send up to `received_bytes + credit_bytes`; `durable_bytes` alone frees the ring; after a takeover the
- * server says at which offset it goes on; an `offset_mismatch` says where a piece went missing.
+ * server says at which offset it goes on: also further back than before, when a node took bytes with it that were not
+ * durable.
  *
  * Pure: bytes and acknowledgements in, chunks out; `recording.ts` sends them.
  * Invariant: chunks leave without a hole between them, and none reaches beyond the credit.
@@ -27,8 +28,10 @@ export class Sender {
   readonly #ring: Ring;
   readonly #frameBytes: number;
   #next = 0;
+  /** Bytes that ever left. */
+  #reach = 0;
+  #received = 0;
   #allowed = 0;
-  #rewoundTo: number | null = null;
   #border: number | null = null;
 
   /** `frameBytes`: bytes of one sample of all channels; chunks end at such borders. */
@@ -47,9 +50,19 @@ export class Sender {
     return this.#ring.size;
   }
 
+  /** Bytes that can still be taken. */
+  get roomBytes(): number {
+    return this.#ring.limitBytes - this.#ring.size;
+  }
+
   /** Bytes that were not handed to the connection yet. */
   get unsentBytes(): number {
     return this.#ring.end - this.#next;
+  }
+
+  /** Bytes that the server does not have yet, as far as it said. */
+  get undeliveredBytes(): number {
+    return this.#ring.end - this.#received;
   }
 
   /** Take sound from the source; false when the ring is full. */
@@ -58,42 +71,28 @@ export class Sender {
   }
 
   /**
-   * The server opened the stream, or gave it back after an interruption, and goes on at `offset`.
-   * Throws as `restart` does.
+   * The server opened the stream, or gave it back after an interruption, and goes on at `offset`. Throws
+   * `offset_mismatch` when that lies before what is kept, or when it has bytes that never left from here.
    */
   open(offset: number, creditBytes: number): void {
-    this.restart(offset);
-    this.#allowed = offset + creditBytes;
-    this.#rewoundTo = null;
-  }
-
-  acknowledge(ack: Pick<RecordingAck, "received_bytes" | "durable_bytes" | "credit_bytes">): void {
-    this.#ring.free(ack.durable_bytes);
-    this.#allowed = ack.received_bytes + ack.credit_bytes;
-    this.#next = Math.max(this.#next, this.#ring.start);
-    this.#rewoundTo = null;
-  }
-
-  /**
-   * The server misses bytes from `offset` on. Every chunk that was under way reports the same hole: only the first
-   * report rewinds, until an acknowledgement shows that the server went on. Throws as `restart` does.
-   */
-  rewind(offset: number): void {
-    if (this.#rewoundTo === offset) return;
-    this.restart(offset);
-    this.#rewoundTo = offset;
-  }
-
-  /** Send everything from `offset` on once more. Throws `offset_mismatch` when those bytes are no longer here. */
-  restart(offset: number): void {
-    if (offset < this.#ring.start || offset > this.#ring.end) {
-      throw new ParlanceError(
-        "offset_mismatch",
-        `The server goes on at byte ${offset}, but this device holds ${this.#ring.start} to ${this.#ring.end}.`,
-        { expected: offset },
-      );
+    const { start } = this.#ring;
+    if (offset < start) {
+      const gone = `bytes ${offset} to ${start} are not kept here any more: it had called them safe`;
+      throw disagreement(`The server goes on at byte ${offset}, but ${gone}.`, offset);
     }
-    this.#next = offset;
+    if (offset > this.#reach) {
+      const told = `only ${this.#reach} left from here: somebody else sent the rest`;
+      throw disagreement(`The server has ${offset} bytes of this recording, but ${told}.`, offset);
+    }
+    this.#next = this.#received = offset;
+    this.#allowed = offset + creditBytes;
+  }
+
+  /** Figures beyond what was sent are cut down to it: they can free nothing more. */
+  acknowledge(ack: Pick<RecordingAck, "received_bytes" | "durable_bytes" | "credit_bytes">): void {
+    this.#received = Math.min(ack.received_bytes, this.#next);
+    this.#allowed = this.#received + ack.credit_bytes;
+    this.#ring.free(Math.min(ack.durable_bytes, this.#next));
   }
 
   /** What is appended from now on waits until `endContainer`; returns where it begins. */
@@ -115,6 +114,11 @@ export class Sender {
     if (bytes <= 0 || this.unsentBytes === 0) return null;
     const chunk = { offset: this.#next, audio: this.#ring.read(this.#next, bytes) };
     this.#next += chunk.audio.byteLength;
+    this.#reach = Math.max(this.#reach, this.#next);
     return chunk;
   }
+}
+
+function disagreement(message: string, expected: number): ParlanceError {
+  return new ParlanceError("offset_mismatch", message, { expected });
 }

@@ -2,7 +2,7 @@
 
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { askForMicrophone, askForSharedSound, listMicrophones, recordingObstacle, watchMicrophones } from "../src/devices.js";
-import { FINE, withAck, withWaiting } from "../src/health.js";
+import { FINE, withAck } from "../src/health.js";
 import { opusContainer, OpusRecorder } from "../src/opus.js";
 
 afterEach(() => vi.unstubAllGlobals());
@@ -180,15 +180,5 @@ describe("health", () => {
     expect(acks([0, true], [0, true]).isBusy).toBe(true);
     expect(acks([0, true], [0, true], [0, false], [0, false], [0, false]).isBusy).toBe(true);
     expect(acks([0, true], [0, true], [0, false], [0, false], [0, false], [0, false]).isBusy).toBe(false);
-  });
-
-  test("catching up has two thresholds", () => {
-    const behind = withWaiting(FINE, 1_500);
-    expect([behind.isCatchingUp, withWaiting(behind, 401).isCatchingUp, withWaiting(behind, 400).isCatchingUp]).toEqual([
-      true,
-      true,
-      false,
-    ]);
-    expect(withWaiting(FINE, 1_499)).toBe(FINE);
   });
 });

@@ -20,6 +20,8 @@ function read<T>(name: string): T {
 }
 
 export const clientVectors = read<Record<string, ClientVectors>>("client_events");
+/** Facts of a recording and the state after them, one walk after the other; both clients take them. */
+export const stateWalks = read<{ walk: string; steps: [Record<string, boolean | number>, string][] }[]>("states");
 export const serverVectors = read<Record<string, Record<string, unknown>[]>>("server_events");
 
 /** `{"$b64": ...}` becomes what `use` makes of it. */

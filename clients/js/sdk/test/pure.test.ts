@@ -4,12 +4,17 @@ import { describe, expect, test } from "vitest";
 import { captionsOf, NO_CAPTIONS, reduceCaptions, type CaptionEvent, type CaptionSegment } from "../src/captions.js";
 import { Chunker, type CapturedChunk } from "../src/capture.worklet.js";
 import type { TranscriptPartial } from "../src/protocol.js";
-import { Ring } from "../src/ring.js";
+import { delayMs, Route } from "../src/backoff.js";
+import { BLOCK_BYTES, Ring } from "../src/ring.js";
 import { RoomLog } from "../src/rooms.js";
 import { SearchSlots } from "../src/search.js";
+import { RING_BYTES_MAX } from "../src/recording.js";
 import { CHUNK_BYTES_MAX, Sender } from "../src/sender.js";
+import { following, NEXT, type Facts, type RecordingState } from "../src/states.js";
 import { highlightRuns } from "../src/text.js";
+import { expiryOf, refreshInMs } from "../src/tokens.js";
 import { parseWav } from "../src/wav.js";
+import { stateWalks } from "./golden.js";
 
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
 const counted = (from: number, to: number): Uint8Array => Uint8Array.from({ length: to - from }, (_, at) => from + at);
@@ -40,6 +45,110 @@ describe("ring", () => {
     ring.free(10);
     expect([ring.size, [...ring.read(10, 1)]]).toEqual([0, []]);
   });
+});
+
+describe("ring, full", () => {
+  test("ten minutes of 48 kHz fit, in no more memory than their blocks", () => {
+    const ring = new Ring(RING_BYTES_MAX);
+    const chunk = new Uint8Array(9_600);
+    for (let ms = 0; ms < 600_000; ms += 100) expect(ring.append(chunk)).toBe(true);
+    expect(ring.size).toBe(57_600_000);
+    expect(ring.heldBytes).toBeLessThanOrEqual(57_600_000 + 2 * BLOCK_BYTES);
+    ring.free(57_000_000);
+    expect(ring.heldBytes).toBeLessThanOrEqual(600_000 + 2 * BLOCK_BYTES);
+  });
+
+  test("reads what was written, wherever the blocks lie", () => {
+    const ring = new Ring(4 * BLOCK_BYTES);
+    const wanted = Uint8Array.from({ length: 3 * BLOCK_BYTES }, (_, at) => (at * 31) % 251);
+    for (let at = 0; at < wanted.length; at += 9_999) ring.append(wanted.subarray(at, at + 9_999));
+    for (const [from, count] of [[0, wanted.length], [BLOCK_BYTES - 1, 2], [BLOCK_BYTES, BLOCK_BYTES], [70_000, 65_536]] as const) {
+      expect(Buffer.compare(ring.read(from, count), wanted.subarray(from, from + count))).toBe(0);
+    }
+  });
+});
+
+describe("states", () => {
+  const nothing: Facts = { connected: true, waitingMs: 0, paused: false, stopping: false, stopped: false, lost: false };
+
+  test.each(stateWalks)("$walk", ({ steps }) => {
+    let state: RecordingState = "live";
+    for (const [{ waiting_ms, ...facts }, wanted] of steps) {
+      state = following(state, { ...nothing, ...facts, waitingMs: Number(waiting_ms ?? 0) });
+      expect(state).toBe(wanted);
+    }
+  });
+
+  test("no facts lead where the table does not", () => {
+    for (const state of Object.keys(NEXT) as RecordingState[]) {
+      for (let bits = 0; bits < 64; bits += 1) {
+        const [connected, paused, stopping, stopped, lost, waits] = [1, 2, 4, 8, 16, 32].map((bit) => (bits & bit) > 0);
+        const facts = { connected, paused, stopping, stopped, lost, waitingMs: waits ? 5_000 : 0 } as Facts;
+        expect([state, ...NEXT[state]]).toContain(following(state, facts));
+      }
+    }
+    expect([NEXT.stopped, NEXT.lost]).toEqual([[], []]);
+  });
+});
+
+describe("where and when to connect", () => {
+  const QUICK = { firstMs: 500, maxMs: 15_000 };
+
+  test("waits grow to a limit, and are as long as chance says", () => {
+    expect([1, 2, 6, 60].map((attempt) => delayMs(QUICK, attempt, 0.5))).toEqual([250, 500, 7_500, 7_500]);
+    expect(delayMs(QUICK, 9, 0)).toBe(0);
+  });
+
+  test("addresses take turns, and the waits grow after each round", () => {
+    const route = new Route(["a", "b", "a"], QUICK);
+    const seen: string[] = [];
+    route.connected(0);
+    route.lost(60_000, false);
+    for (let round = 0; round < 5; round += 1) {
+      seen.push(`${route.waitMs(0, 0.5)} ${route.url}`);
+      route.failed(0);
+    }
+    expect(seen).toEqual(["250 b", "250 a", "500 b", "500 a", "1000 b"]);
+  });
+
+  test("an address that named a time is not asked before it", () => {
+    const one = new Route(["a"], QUICK);
+    one.failed(1_000, 5_000);
+    expect([one.waitMs(1_000, 0), one.toldMs(2_000), one.waitMs(7_000, 0)]).toEqual([5_000, 4_000, 0]);
+    const two = new Route(["a", "b"], QUICK);
+    two.failed(0, 5_000);
+    expect([two.waitMs(0, 0), two.url]).toEqual([0, "b"]);
+    two.failed(0);
+    expect([two.waitMs(0, 0), two.url]).toEqual([0, "b"]); // `a` is not ready yet.
+    two.failed(0, 9_000);
+    expect([two.waitMs(1_000, 0), two.url]).toEqual([4_000, "a"]);
+  });
+
+  test("being sent away again and again is failing, a cut line is not", () => {
+    const waits = (isSentAway: boolean, lastsMs: number): number[] => {
+      const route = new Route(["a"], QUICK);
+      return [1, 2, 3].map((round) => {
+        route.connected(round * 100_000);
+        route.lost(round * 100_000 + lastsMs, isSentAway);
+        return route.waitMs(round * 100_000, 0.5);
+      });
+    };
+    expect([waits(true, 50), waits(true, 60_000), waits(false, 50)]).toEqual([
+      [250, 500, 1_000],
+      [250, 250, 250],
+      [250, 250, 250],
+    ]);
+  });
+
+  test("no address is an error", () => expect(() => new Route([], QUICK)).toThrow(TypeError));
+});
+
+test("a token's end is read from it, where it has one", () => {
+  const jwt = (claims: object): string => `x.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.x`;
+  expect(expiryOf(jwt({ exp: 1_000, name: "ü?>" }))).toBe(1_000_000);
+  for (const none of ["", "key", "a.b", "a.b.c", jwt({}), jwt({ exp: "soon" })]) expect(expiryOf(none)).toBeNull();
+  expect([refreshInMs(100_000, 0), refreshInMs(100_000, 1), refreshInMs(100, 0.5)]).toEqual([70_000, 80_000, 1_000]);
+  expect(refreshInMs(1e12, 0)).toBe(2 ** 31 - 1); // What timers take.
 });
 
 describe("sender", () => {
@@ -78,24 +187,35 @@ describe("sender", () => {
     expect(made.take()).toBeNull();
   });
 
-  test("rewinds once for one hole, and again after an acknowledgement", () => {
+  test("goes back when a node took bytes with it that were not durable", () => {
     const made = sender(20, 20);
     made.take();
-    made.rewind(4);
-    expect(made.take()?.offset).toBe(4);
-    made.rewind(4);
-    expect(made.take()).toBeNull();
-    made.acknowledge(ack(4, 4, 16));
-    made.rewind(4);
-    expect(made.take()?.offset).toBe(4);
+    made.acknowledge(ack(20, 4, 20));
+    made.open(4, 20);
+    expect([made.take(), made.undeliveredBytes]).toEqual([{ offset: 4, audio: counted(4, 20) }, 16]);
   });
 
-  test("cannot go back to what it was allowed to forget", () => {
+  test("names the bytes that it was allowed to forget", () => {
     const made = sender(20, 20);
     made.take();
     made.acknowledge(ack(20, 10, 0));
-    expect(() => made.rewind(8)).toThrow(expect.objectContaining({ code: "offset_mismatch", expected: 8 }));
-    expect(() => made.open(22, 5)).toThrow(expect.objectContaining({ code: "offset_mismatch" }));
+    const forgotten = { code: "offset_mismatch", expected: 8, message: expect.stringContaining("bytes 8 to 10") };
+    expect(() => made.open(8, 5)).toThrow(expect.objectContaining(forgotten));
+  });
+
+  test("does not go on behind bytes that never left from here", () => {
+    const made = sender(8, 20);
+    made.take();
+    const foreign = { code: "offset_mismatch", expected: 10, message: expect.stringContaining("somebody else") };
+    expect(() => made.open(10, 5)).toThrow(expect.objectContaining(foreign));
+    made.open(8, 5);
+  });
+
+  test("an acknowledgement beyond what was sent frees nothing more", () => {
+    const made = sender(8, 20);
+    made.take();
+    made.acknowledge(ack(99, 99, 0));
+    expect([made.unsafeBytes, made.undeliveredBytes]).toEqual([12, 12]);
   });
 
   test("a full ring refuses, and keeps what it has", () => {
@@ -118,6 +238,16 @@ describe("room log", () => {
       "deliver",
     ]);
     expect([log.after("a"), log.accept("b", 1)]).toEqual([6, "foreign"]);
+  });
+
+  test("a hole that joining again does not fill is a loss", () => {
+    const log = new RoomLog();
+    log.follow("a", 3);
+    log.joined("a", 9);
+    expect([log.accept("a", 5), log.accept("a", 6)]).toEqual(["gap", "gap"]);
+    log.joined("a", 9);
+    expect(log.accept("a", 5)).toBe("lost");
+    expect([log.accept("a", 4), log.accept("a", 5), log.accept("a", 7)]).toEqual(["deliver", "deliver", "gap"]);
   });
 
   test("without a place it counts from the join, or from an event that was faster", () => {
@@ -178,6 +308,14 @@ describe("captions", () => {
     const state = after(partial("a", 1), partial("b", 1), partial("c", 1, { stream_id: "st_2" }));
     expect(shown(state)).toEqual([[], ["c1"]]);
     expect(shown(after(partial("a", 1), { type: "ended" }))).toEqual([[], []]);
+  });
+
+  test("what a void stream still tells is not shown", () => {
+    const newer = after(partial("a", 1), partial("c", 1, { stream_id: "st_2" }));
+    expect(reduceCaptions(newer, partial("b", 7))).toBe(newer);
+    const newest = reduceCaptions(newer, partial("d", 1, { stream_id: "st_3" }));
+    for (const stream_id of ["st_1", "st_2"]) expect(reduceCaptions(newest, partial("b", 7, { stream_id }))).toBe(newest);
+    expect(shown(newest)).toEqual([[], ["d1"]]);
   });
 
   test("segments stand in the order they were spoken, whenever they came", () => {

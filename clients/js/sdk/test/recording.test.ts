@@ -58,13 +58,15 @@ class HandSource implements AudioSource {
   }
 }
 
+const QUICK = { firstMs: 20, maxMs: 100 };
+
 let server: FakeServer;
 let client: Parlance;
 let source: HandSource;
 
 beforeEach(async () => {
   server = await FakeServer.start();
-  client = connect({ url: server.url, token: "tok" });
+  client = connect({ url: server.url, token: "tok", backoff: QUICK });
   source = new HandSource();
   await client.ready;
 });
@@ -215,7 +217,7 @@ test("a stop whose answer was lost counts", async () => {
   source.play(1);
   server.overrides.set("voice:recording:stop", (_, socket) => {
     server.overrides.delete("voice:recording:stop");
-    server.stream!.isStopped = true;
+    server.end();
     socket.conn.close();
     return null;
   });
@@ -243,7 +245,7 @@ test("a busy server is asked again, a refusal ends it", async () => {
   });
   server.cut();
   await expect(recording.finished).rejects.toMatchObject({ code: "stream_ended" });
-  expect([refusals, recording.state, source.isStopped]).toEqual([2, "failed", true]);
+  expect([refusals, recording.state, source.isStopped]).toEqual([2, "lost", true]);
 });
 
 test("a fatal error ends it, another is only told", async () => {
@@ -257,14 +259,14 @@ test("a fatal error ends it, another is only told", async () => {
   tell("decode_failed", false);
   tell("internal", true);
   await expect(recording.finished).rejects.toMatchObject({ code: "internal" });
-  expect([errors, recording.state]).toEqual([["decode_failed", "internal"], "failed"]);
+  expect([errors, recording.state]).toEqual([["decode_failed", "internal"], "lost"]);
 });
 
 test("a client that is closed takes the source with it", async () => {
   const recording = await record();
   client.close();
   await expect(recording.finished).rejects.toMatchObject({ code: "closed" });
-  expect([recording.state, source.isStopped]).toEqual(["failed", true]);
+  expect([recording.state, source.isStopped]).toEqual(["lost", true]);
 });
 
 test("a refused start closes the source", async () => {
@@ -296,11 +298,11 @@ test("a container says so when it opens, and what it holds is told in sound, not
   expect(server.sent("voice:recording:start")[0]).toEqual({ encoding: "webm_opus" });
   source.events!.chunk(Uint8Array.from({ length: 801 }), 200);
   await server.until(() => arrived() === 801);
-  expect([recording.progress.capturedMs, recording.progress.keptMs, recording.progress.unsentMs]).toEqual([200, 200, 0]);
+  expect([recording.progress.capturedMs, recording.progress.keptMs]).toEqual([200, 200]);
   server.cut();
   await server.until(() => recording.state === "reconnecting");
   source.events!.chunk(Uint8Array.from({ length: 801 }), 200);
-  expect(recording.progress.unsentMs).toBe(200);
+  expect(recording.progress.waitingMs).toBe(400);
   await recording.stop();
 });
 
@@ -359,7 +361,7 @@ test("a piece that could not be understood is told, and not sent again", async (
 test("an input that goes away is told and does not end the recording", async () => {
   const recording = await record();
   const told: (string | null)[] = [];
-  recording.on("lost", (error) => told.push(error && error.message));
+  recording.on("input", (error) => told.push(error && error.message));
   const { ParlanceError } = await import("../src/index.js");
   source.events!.lost(new ParlanceError("source_failed", "gone"));
   source.events!.lost(null);
@@ -376,5 +378,173 @@ test("bytes that come out of a pause wait for its end, and a stop is such an end
   await recording.stop();
   const order = server.received.map(([event]) => event.replace("voice:recording:", ""));
   expect(order).toEqual(["start", "chunk", "pause", "resume", "chunk", "stop"]);
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+});
+
+test("bytes that a node took with it are sent again, and its late answers count for nothing", async () => {
+  const recording = await record();
+  source.play(4);
+  await server.until(() => arrived() === source.played.length);
+  server.acknowledge(9_600);
+  const late = { received_bytes: 38_400, durable_bytes: 38_400, credit_bytes: 0, lag_ms: 0, degraded: false };
+  server.stream!.bytes = server.stream!.bytes.subarray(0, 9_600);
+  server.cut();
+  await server.until(() => recording.state === "live" && arrived() === source.played.length);
+  server.emit("voice:recording:ack", { stream_id: "st_1", ...late });
+  const error = { code: "internal", message: "", retryable: false };
+  server.emit("voice:recording:error", { stream_id: "st_1", error, fatal: true });
+  source.play(1);
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+});
+
+test("bytes that nobody has any more end the recording, and name what is missing", async () => {
+  const recording = await record();
+  source.play(4);
+  await server.until(() => arrived() === source.played.length);
+  server.acknowledge();
+  await server.until(() => recording.progress.keptMs === 0);
+  server.stream!.bytes = server.stream!.bytes.subarray(0, 9_600);
+  server.cut();
+  await expect(recording.finished).rejects.toMatchObject({
+    code: "offset_mismatch",
+    message: expect.stringContaining("bytes 9600 to 38400"),
+  });
+  expect([recording.state, source.isStopped]).toEqual(["lost", true]);
+  await server.until(() => server.stream!.isStopped); // It does not wait for this client for ever.
+});
+
+test("somebody else's bytes are not mixed with ours", async () => {
+  const recording = await record();
+  source.play(1);
+  await server.until(() => arrived() === 9_600);
+  server.stream!.bytes = Buffer.concat([server.stream!.bytes, Buffer.alloc(20)]);
+  server.cut();
+  await expect(recording.finished).rejects.toThrow("somebody else");
+  expect(recording.state).toBe("lost");
+});
+
+test("two clients with one token do not take the stream from each other for ever", async () => {
+  const first = await record();
+  const told: string[] = [];
+  first.on("error", ({ code, message }) => told.push(`${code} ${message}`));
+  source.play(2);
+  await server.until(() => arrived() === source.played.length);
+  // The other one takes the stream over; the server tells the first.
+  const other = connect({ url: server.url, token: "tok", backoff: QUICK });
+  await other.ready;
+  const { recordingId } = first;
+  const start = { encoding: "pcm_s16le", sample_rate: 48_000, channels: 1 } as const;
+  const taken = await other.call("voice:recording:start", { ...start, recording_id: recordingId, resume_token: "res_1" });
+  const error = { code: "recording_busy", message: "Another connection took this stream over.", retryable: false };
+  server.emit("voice:recording:error", { stream_id: "st_1", error, fatal: true });
+  await expect(first.finished).rejects.toMatchObject({ code: "recording_busy" });
+  expect([first.state, source.isStopped, told.length]).toEqual(["lost", true, 1]);
+  expect(told[0]).toMatch(/Safe at the server: 0\.0 s\. Taken here and not known to be safe: 0\.2 s\./);
+  server.cut(); // Both come back; only one wants the stream.
+  await server.until(() => client.state === "live" && other.state === "live" && server.connections === 4);
+  await other.call("events:read", { room: "tenant:t_1", after_seq: 0 });
+  await client.call("events:read", { room: "tenant:t_1", after_seq: 0 });
+  expect([server.streams, taken.stream_id]).toEqual([2, "st_2"]);
+  other.close();
+});
+
+test("a server that cannot take sound for a while is asked again, and takes all of it", async () => {
+  const recording = await record();
+  source.play(1);
+  await server.until(() => arrived() === 9_600);
+  const states: string[] = [];
+  recording.on("state", (state) => states.push(state));
+  let refusals = 0;
+  server.overrides.set("voice:recording:chunk", (_, socket) => {
+    refusals += 1;
+    const error = { code: "unavailable", message: "The disk is full.", retryable: true, retry_after_ms: 5 };
+    const { streamId: stream_id } = server.stream!;
+    socket.emit("voice:recording:error", { stream_id, error, fatal: false, expected_offset: arrived() });
+    return null;
+  });
+  source.play(3);
+  await server.until(() => refusals >= 40); // More often than two sides may disagree.
+  server.overrides.delete("voice:recording:chunk");
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+  expect(states).toContain("reconnecting");
+});
+
+test("two sides that never agree end it", async () => {
+  const recording = await record();
+  source.play(1);
+  await server.until(() => arrived() === 9_600);
+  server.overrides.set("voice:recording:stop", () => refusal("offset_mismatch", { expected: 0 }));
+  await expect(recording.stop()).rejects.toThrow("do not agree");
+  expect([recording.state, server.streams]).toEqual(["lost", 9]);
+});
+
+test("interruptions without a byte in between are no disagreement", async () => {
+  const recording = await record();
+  source.play(1);
+  await recording.pause();
+  await server.until(() => server.sent("voice:recording:pause").length === 1);
+  for (let cuts = 1; cuts <= 12; cuts += 1) {
+    server.cut();
+    await server.until(() => server.sent("voice:recording:pause").length === 1 + cuts); // The new stream pauses too.
+    expect(recording.state).toBe("paused");
+  }
+  recording.resume();
+  source.play(1);
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+});
+
+test("a stop that never arrived before the stream was given up is no stop", async () => {
+  const recording = await record();
+  source.play(1);
+  await server.until(() => arrived() === 9_600);
+  server.overrides.set("voice:recording:start", () => refusal("overloaded", { retryable: true, retry_after_ms: 5 }));
+  server.cut();
+  source.play(3);
+  const stopped = recording.stop();
+  server.end("abandoned");
+  server.overrides.delete("voice:recording:start");
+  await expect(stopped).rejects.toMatchObject({ code: "stream_ended" });
+  expect(recording.state).toBe("lost");
+});
+
+test("a stop whose answer was lost counts only if the log agrees", async () => {
+  const recording = await record();
+  source.play(1);
+  server.overrides.set("voice:recording:stop", (_, socket) => {
+    server.overrides.delete("voice:recording:stop");
+    server.end("abandoned");
+    server.append(`recording:${recording.recordingId}`, 250); // Revisions that came later.
+    socket.conn.close();
+    return null;
+  });
+  await expect(recording.stop()).rejects.toMatchObject({ code: "stream_ended" });
+  expect(recording.state).toBe("lost");
+});
+
+test("a stream that this connection does not have any more is taken over", async () => {
+  const recording = await record();
+  source.play(1);
+  await server.until(() => arrived() === 9_600);
+  const error = { code: "stream_ended", message: "", retryable: false };
+  server.emit("voice:recording:error", { stream_id: "st_1", error, fatal: false });
+  await server.until(() => server.streams === 2 && recording.state === "live");
+  source.play(1);
+  await recording.stop();
+  expect(server.stream!.bytes.equals(source.played)).toBe(true);
+});
+
+test("a server that is about to stop is left", async () => {
+  const recording = await record();
+  source.play(1);
+  server.overrides.set("voice:recording:start", () => {
+    server.overrides.delete("voice:recording:start");
+    return refusal("draining", { retryable: true, retry_after_ms: 20 });
+  });
+  server.cut();
+  await server.until(() => server.connections === 3 && recording.state === "live");
+  await recording.stop();
   expect(server.stream!.bytes.equals(source.played)).toBe(true);
 });

@@ -42,6 +42,10 @@ export class FakeServer {
   readonly log = new Map<string, Body[]>();
   stream: StreamState | null = null;
   acceptsToken = (token: string): boolean => token !== "bad";
+  /** Refusals of the next connections, before tokens are looked at. */
+  readonly refusals: Body[] = [];
+  readonly tokens: string[] = [];
+  clockMs = (): number => Date.now();
   credit = 1_000_000;
   /** Chunks to lose, by offset, once each. */
   readonly lost = new Set<number>();
@@ -56,9 +60,11 @@ export class FakeServer {
     const server = new FakeServer();
     server.#io.use((socket, next) => {
       const { token } = socket.handshake.auth as { token: string };
+      server.tokens.push(token);
       const error: Error & { data?: object } = new Error("refused");
-      error.data = { code: "unauthenticated", message: "The token is not valid." };
-      next(server.acceptsToken(token) ? undefined : error);
+      const refused = server.refusals.shift();
+      error.data = refused ?? { code: "unauthenticated", message: "The token is not valid." };
+      next(refused === undefined && server.acceptsToken(token) ? undefined : error);
     });
     server.#io.on("connection", (socket) => server.#connected(socket));
     await new Promise<void>((resolve) => server.#http.listen(0, "127.0.0.1", resolve));
@@ -88,6 +94,15 @@ export class FakeServer {
       socket.emit("server:closing", { code, message: code });
       socket.disconnect(true);
     }
+  }
+
+  /** The recording is over, and its log says why. */
+  end(reason = "stopped"): void {
+    const room = `recording:${this.stream!.recordingId}`;
+    const events = this.log.get(room) ?? [];
+    this.log.set(room, events);
+    this.stream!.isStopped = true;
+    events.push({ event: "recording:ended", room, seq: events.length + 1, at: 1, reason });
   }
 
   /** Append durable events to a room's log; `isHidden` ones reach clients only when they ask. */
@@ -124,17 +139,22 @@ export class FakeServer {
       if (ack !== null) answer?.(ack);
       for (const resolve of this.#waiting.splice(0)) resolve();
     });
-    socket.emit("ready", READY);
+    socket.emit("ready", { ...READY, server_time: this.clockMs() });
   }
 
   readonly #handlers: Record<string, Handler> = {
     "room:join": ({ room, after_seq }, socket) => {
       const events = this.log.get(room as string) ?? [];
       void socket.join(room as string);
-      if (typeof after_seq === "number") {
-        for (const event of events.slice(after_seq)) socket.emit(event["event"] as string, event);
-      }
+      const missed = typeof after_seq === "number" ? events.slice(after_seq) : [];
+      process.nextTick(() => missed.forEach((event) => socket.emit(event["event"] as string, event))); // After the answer.
       return { ok: true, room, seq: events.length, first_seq: 1 };
+    },
+    "events:read": ({ room, after_seq, limit }) => {
+      const events = (this.log.get(room as string) ?? []).slice(after_seq as number);
+      const page = events.slice(0, (limit as number | undefined) ?? 1_000);
+      const seq = (page.at(-1)?.["seq"] as number | undefined) ?? this.log.get(room as string)?.length ?? 0;
+      return { ok: true, events: page, seq, first_seq: 1, more: page.length < events.length };
     },
     "room:leave": ({ room }, socket) => {
       void socket.leave(room as string);
@@ -167,7 +187,7 @@ export class FakeServer {
       if (stream.isStopped) return refusal("stream_ended");
       if (stream_id !== stream.streamId) return refusal("not_found");
       if (offset !== stream.bytes.length) return refusal("offset_mismatch", { expected: stream.bytes.length });
-      stream.isStopped = true;
+      this.end();
       return { ok: true };
     },
   };

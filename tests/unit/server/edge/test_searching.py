@@ -4,20 +4,21 @@ each phase holds with a vector, without one and when there is none in time."""
 import asyncio
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from auth.model import Identity, Role
 from search.model import Cursor, Hit, Mode, Page, Position, Query, QueryVector
 from search.ports import Index
 from search.query import encode_cursor, parse, query_key
-from server.edge.connection import Connection
-from server.edge.delivery import Delivery
+from server.edge.admission import Admission
+from server.edge.connection import Connection, Expiries
+from server.edge.delivery import Delivery, Line
 from server.edge.searching import SearchDesk
 from server.rooms.hub import Hub
-from streaming.aio import Scope
 from streaming.errors import BadRequest, ParlanceError, QuotaExceeded, Unavailable
 from streaming.limits import LIMITS
-from streaming.protocol.messages import SearchFilters, SearchQuery
+from streaming.protocol.messages import SearchFilters, SearchQuery, ServerMessage
 from tests.fakes.embedder import FakeEmbedder
 from tests.sim import clock
 
@@ -60,7 +61,8 @@ class Outbox:
         self.told: list[tuple[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
 
-    def send(self, _sid: str, event: str, data: dict[str, Any]) -> bool:
+    def tell_message(self, _line: Line, event: str, message: ServerMessage) -> bool:
+        data = msgspec.to_builtins(message)
         self.told.append((event.removeprefix("search:"), data["request_id"]))
         self.bodies.append(data)
         return True
@@ -81,10 +83,12 @@ def play(script: Any, index: Answers | None = None, embedder: Any = None) -> Out
 
     async def main() -> None:
         model = embedder() if embedder else None
-        async with Scope("connection") as scope:
-            connection = Connection(
-                "sid", WHO, delivery=cast(Delivery, outbox), hub=cast(Hub, None), scope=scope, limits=LIMITS
-            )
+        connection = Connection(
+            "sid", WHO, line=cast(Line, None), delivery=cast(Delivery, outbox), hub=cast(Hub, None),
+            expiries=cast(Expiries, None), on_error=cast(Any, None), limits=LIMITS,
+            visit=Admission(LIMITS).handshake(None),
+        )  # fmt: skip
+        async with connection.scope:
             desk = SearchDesk(cast(Index, index or Answers()), LIMITS, model)
             await script(
                 lambda **wanted: desk.query(connection, SearchQuery(**wanted)),

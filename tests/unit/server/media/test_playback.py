@@ -29,7 +29,7 @@ def media(tmp_path: Path) -> Iterator[MediaStore]:
 
 
 async def keep(media: MediaStore, data: bytes, encoding: Encoding, *, name: str = "r") -> Track:
-    log = media.open("t", name)
+    log = await media.open("t", name)
     log.append(data)
     await log.seal()
     return Track("t", name, format_of(encoding), (0,), len(data), True)

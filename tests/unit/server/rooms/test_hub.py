@@ -36,6 +36,9 @@ class Log:
         self.away = False
         self.reads = 0
 
+    def expire(self, first_seq: int) -> None:
+        self.first_seq = first_seq
+
     def commit(self, key: RoomKey = KEY) -> Event:
         log = self.events[key]
         log.append(Event(key[0], key[1], len(log) + 1, 0, "transcript:final", {"text": f"{key[0]} {len(log) + 1}"}))
@@ -50,7 +53,7 @@ class Log:
     async def read(self, tenant_id: str, room: str, after_seq: int, limit: int) -> list[Event]:
         self.reads += 1
         await asyncio.sleep(self.before())
-        found = self.events[(tenant_id, room)][after_seq:][:limit]
+        found = self.events[(tenant_id, room)][max(after_seq, self.first_seq - 1) :][:limit]
         await self._answer()
         return found
 
@@ -66,11 +69,15 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
         self.seqs: list[int] = []
+        self.truncated: list[tuple[RoomKey, int]] = []
 
     def send_event(self, event: str, data: dict[str, Any], *, durable: bool) -> None:
         self.told.append(data)
         if durable:
             self.seqs.append(data["seq"])
+
+    def room_truncated(self, key: RoomKey, first_seq: int) -> None:
+        self.truncated.append((key, first_seq))
 
 
 class House:
@@ -252,16 +259,46 @@ def test_a_replay_waits_out_a_lost_database_without_a_storm() -> None:
     play(script)
 
 
-def test_a_replay_into_a_hole_in_the_log_does_not_spin() -> None:
-    """Events that were removed while a member replays."""
+@pytest.mark.parametrize("first_seq", [3, 6])
+def test_a_replay_whose_events_became_too_old_ends_and_says_so(first_seq: int) -> None:
+    """Retention deleted under it: some of its events, or all that there are."""
 
     async def script(house: House) -> None:
         house.commit(5)
+        house.log.before = lambda: 1.0
         member = Listener()
         await house.join(member, after_seq=0)
-        del house.log.events[KEY][0]
+        house.log.expire(first_seq)
         await asyncio.sleep(100)
-        assert house.log.reads < 110
+        assert (member.seqs, member.truncated) == ([], [(KEY, first_seq)])
+        assert not house.hub.listened(KEY), "it has left the room"
+        assert house.log.reads == 1, "and nobody goes on looking"
+        await house.join(member, after_seq=first_seq - 1)
+        house.commit()
+        await asyncio.sleep(10)
+        assert member.seqs == list(range(first_seq, 7))
+
+    play(script)
+
+
+@pytest.mark.parametrize("first_seq", [4, 6])
+def test_live_members_whose_next_event_became_too_old_are_told(first_seq: int) -> None:
+    """Its announcement was lost, and the repair finds it deleted; who stands further on goes on."""
+
+    async def script(house: House) -> None:
+        house.commit(2)
+        behind, further = Listener(), Listener()
+        await house.join(behind)
+        await asyncio.sleep(1)
+        for _ in range(3):
+            house.log.commit()
+        await house.join(further)  # finds the log at 5, and has the room repaired
+        house.log.expire(first_seq)
+        await asyncio.sleep(10)
+        assert (behind.seqs, behind.truncated) == ([], [(KEY, first_seq)])
+        house.commit()
+        assert (behind.seqs, further.seqs, further.truncated) == ([], [6], [])
+        assert house.hub._rooms[KEY].members.keys() == {further}
 
     play(script)
 

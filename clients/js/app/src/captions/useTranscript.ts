@@ -50,6 +50,12 @@ export function useTranscript({ client, state }: Connection, token: string, reco
     );
   }, [recordingId]);
   useEffect(load, [load]);
+  // What could not be read without a connection is read when there is one.
+  const isMissing = useRef(false);
+  isMissing.current = error?.retryable === true && seq === undefined;
+  useEffect(() => {
+    if (state === "live" && isMissing.current) load();
+  }, [state, load]);
 
   useEffect(() => {
     const ifMine = <B extends { recording_id: string }>(use: (body: B) => void) => {

@@ -30,7 +30,7 @@ export function RecorderBar({ recorder, connectionState, shown }: Props) {
     );
   }
   return (
-    <section className="recorder-bar" aria-label="Recording" data-state={connectionState === "live" ? state : "reconnecting"}>
+    <section className="recorder-bar" aria-label="Recording" data-state={connectionState === "live" || state === "stopping" ? state : "reconnecting"}>
       {lost !== null && <Problem text={lost} onClose={recorder.clearError} />}
       {error !== null && <Problem text={error} onClose={recorder.clearError} />}
       <Running recording={recording} recorder={recorder} connectionState={connectionState} shown={shown} />
@@ -59,7 +59,7 @@ interface RunningProps {
 function Running({ recording, recorder, connectionState, shown }: RunningProps) {
   const { progress, quiet } = useProgress(recording);
   const { state } = recorder;
-  const isPaused = state === "paused";
+  const { isPaused } = recording;
   const told = standing(state, progress, connectionState);
   const isElsewhere = shown !== recording.recordingId;
   return (

@@ -4,16 +4,23 @@ import type { ConnectionState, RecordingProgress } from "@parlance/client";
 import { duration } from "../shell/format.js";
 import type { Recorder } from "./useRecorder.js";
 
+/** Less room than this on the device is worth a word. */
+const ROOM_MS = 3 * 60_000;
+
 /** Whole seconds, so that a screen reader is not told every tenth. */
 export function standing(state: Recorder["state"], progress: RecordingProgress, connection: ConnectionState): string {
-  const { keptMs, unsentMs, health } = progress;
-  if (connection !== "live" || state === "reconnecting") {
-    const kept = keptMs >= 1_000 ? `${duration(keptMs)} kept here, ` : "";
-    return `No connection. Recording goes on: ${kept}nothing is lost.`;
+  const { keptMs, waitingMs, roomMs, health } = progress;
+  const kept = `${duration(keptMs)} of sound wait on this device`;
+  if (state === "stopping") {
+    if (connection !== "live") return `No connection. ${kept} and are sent when it is back: leave this page open.`;
+    return waitingMs >= 1_000 ? `Sending the last ${duration(waitingMs)}…` : "Finishing…";
   }
-  if (state === "stopping") return unsentMs >= 1_000 ? `Sending the last ${duration(unsentMs)}…` : "Finishing…";
+  if (connection !== "live" || state === "reconnecting") {
+    const room = roomMs < ROOM_MS ? ` There is room for ${duration(roomMs)} more.` : "";
+    return `No connection. Recording goes on: ${keptMs >= 1_000 ? `${kept}, ` : ""}nothing is lost.${room}`;
+  }
+  if (state === "catching up") return `Connected again. Catching up: ${kept}, nothing is lost.`;
   if (state === "paused") return "Paused";
-  if (health.isCatchingUp) return `Catching up: ${duration(unsentMs)} to send.`;
   const behind = health.isBehind ? `Captions are ${duration(health.lagMs)} behind. ` : "";
   if (health.isBusy) return `${behind}Server busy: captions change less often, nothing is lost.`;
   return behind.trim();

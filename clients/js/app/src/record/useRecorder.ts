@@ -16,8 +16,8 @@ export interface Recorder {
   /** What is heard, when it is a device whose microphone can be changed. */
   source: CaptureSource | null;
   title: string;
-  /** `idle`: nothing is being recorded. */
-  state: RecordingState | "idle";
+  /** `idle`: nothing is being recorded; `opening`: the device and the server are being asked. */
+  state: RecordingState | "idle" | "opening";
   error: string | null;
   /** An input went away; the recording goes on. */
   lost: string | null;
@@ -28,8 +28,6 @@ export interface Recorder {
   useMicrophone: (deviceId: string) => void;
   clearError: () => void;
 }
-
-const UNFINISHED: ReadonlySet<Recorder["state"]> = new Set(["opening", "live", "paused", "reconnecting", "stopping"]);
 
 export function useRecorder(client: Parlance): Recorder {
   const [current, setCurrent] = useState<{ recording: LiveRecording; source: CaptureSource | null } | null>(null);
@@ -49,14 +47,14 @@ export function useRecorder(client: Parlance): Recorder {
         const capture = file ? null : new CaptureSource(captureOptions(choices));
         const recording = await client.record(capture ?? fileSource(file!), recordingOptions(name, choices));
         const show = (now: RecordingState): void => {
-          const isOver = now === "stopped" || now === "failed";
+          const isOver = now === "stopped" || now === "lost"; // `lost` comes with an error, which stays on the screen.
           setState(isOver ? "idle" : now);
           setCurrent(isOver ? null : { recording, source: capture });
           if (isOver) setLost(null);
         };
         recording.on("state", show);
         recording.on("error", (failure) => setError(failure.message));
-        recording.on("lost", (failure) => setLost(failure && failure.message));
+        recording.on("input", (failure) => setLost(failure && failure.message));
         show(recording.state);
         return recording.recordingId;
       } catch (thrown) {
@@ -68,13 +66,13 @@ export function useRecorder(client: Parlance): Recorder {
     [client],
   );
 
-  useWarning(UNFINISHED.has(state));
+  useWarning(state !== "idle");
 
   const recording = current?.recording ?? null;
   const source = current?.source ?? null;
   const stop = (): void => void recording?.stop().catch(() => undefined);
   const togglePause = (): void => {
-    if (state === "paused") recording?.resume();
+    if (recording?.isPaused) recording.resume();
     else void recording?.pause();
   };
   const useMicrophone = (deviceId: string): void => {
@@ -90,7 +88,7 @@ export function useRecorder(client: Parlance): Recorder {
   return { recording, source, title, state, error, lost, start, stop, togglePause, useMicrophone, clearError };
 }
 
-/** Ask before the page is left with an unfinished recording. */
+/** Ask before the page is left with an unfinished recording: what waits on this device would go with the page. */
 function useWarning(isUnfinished: boolean): void {
   useEffect(() => {
     if (!isUnfinished) return;

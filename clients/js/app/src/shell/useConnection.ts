@@ -1,6 +1,6 @@
 /** The page's one connection. It lives as long as the same person is signed in, whatever happens to the token. */
 
-import { connect, type ConnectionState, type Parlance, type Ready, type ServerStatus } from "@parlance/client";
+import { connect, VERSION, type ConnectionState, type Parlance, type Ready, type ServerStatus } from "@parlance/client";
 import { useEffect, useRef, useState } from "react";
 import type { Session } from "../api.js";
 
@@ -22,7 +22,7 @@ export function useConnection(session: Session, renew: () => Promise<string>, on
       url: window.location.origin,
       token: latest.current.token,
       getToken: () => latest.current.renew(),
-      client: "parlance-page/0.1.0",
+      client: `parlance-page/${VERSION}`,
     });
     const show = (): void => {
       setConnection({ client, state: client.state, info: client.info, status: client.status });

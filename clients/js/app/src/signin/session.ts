@@ -2,7 +2,8 @@
  * Who is signed in on this device.
  *
  * Policy: a sign-in link is used once and leaves the address bar at once, before anything else happens; the token is
- * kept in this browser's storage, renewed before it ends, and shared by the tabs of the page.
+ * kept in this browser's storage and shared by the tabs of the page. The client asks for a new one before it ends
+ * (`renew`), here or in another tab.
  */
 
 import { asParlanceError, type ParlanceError } from "@parlance/client";
@@ -10,12 +11,6 @@ import { useCallback, useEffect, useState } from "react";
 import { refreshSession, signInByLink, type Session } from "../api.js";
 
 const KEY = "parlance.session";
-
-/** Renew when a fifth of the token's remaining time is left, but never in a tight loop. */
-const RENEW_SHARE = 0.8;
-const RENEW_MS_MIN = 15_000;
-/** The longest delay that browsers' timers take. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 export type SignIn =
   | { state: "pending" }
@@ -39,12 +34,6 @@ export function readStored(storage: Pick<Storage, "getItem">, nowMs: number): Se
   } catch {
     return null;
   }
-}
-
-/** Milliseconds until a session should be renewed. */
-export function renewIn(session: Session, nowMs: number): number {
-  const left = session.expires_at * 1000 - nowMs;
-  return Math.min(TIMER_MS_MAX, Math.max(RENEW_MS_MIN, left * RENEW_SHARE));
 }
 
 /** The code of a sign-in link, taken out of the address bar. */
@@ -77,7 +66,6 @@ function keep(session: Session): SignIn {
 
 export function useAccess(beginning: Promise<SignIn>): Access {
   const [signIn, setSignIn] = useState<SignIn>({ state: "pending" });
-  const [failures, setFailures] = useState(0);
   const session = signIn.state === "in" ? signIn.session : null;
 
   useEffect(() => void beginning.then(setSignIn), [beginning]);
@@ -93,17 +81,6 @@ export function useAccess(beginning: Promise<SignIn>): Access {
     setSignIn(keep(fresh));
     return fresh.token;
   }, [session]);
-
-  useEffect(() => {
-    if (!session) return;
-    const timer = setTimeout(() => {
-      renew().catch((thrown: unknown) => {
-        if (asParlanceError(thrown).code === "unauthenticated") leave("ended");
-        else setFailures((count) => count + 1); // Runs this effect again, with a shorter wait.
-      });
-    }, renewIn(session, Date.now()));
-    return () => clearTimeout(timer);
-  }, [session, failures, renew, leave]);
 
   useEffect(() => {
     const onStorage = (event: StorageEvent): void => {

@@ -1,0 +1,3 @@
+"""The client's version, as it tells servers; the same as in `pyproject.toml`."""
+
+VERSION = "0.2.0"
