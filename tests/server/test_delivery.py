@@ -375,6 +375,7 @@ async def told_of(url: str, fields: dict[str, Any], more: bytes, *, spaced: bool
         ({"stream_id": "own", "offset": 0, "audio": PLACEHOLDER}, text("3"), "bad_request"),
         ({"stream_id": "own", "offset": 0, "audio": PLACEHOLDER}, frame(BINARY, b"1") * 2, "bad_request"),
     ],
+    ids=["right", "gap", "nobody's", "before the beginning", "no audio", "a field more", "another's", "none", "two"],
 )
 async def test_the_short_way_of_a_chunk_ends_as_the_ordinary(
     database: Database, tmp_path: Path, fields: dict[str, Any], more: bytes, code: str | None
