@@ -268,7 +268,7 @@ class LiveStream:
             error = errors.exceptions[0]
             if not isinstance(error, Fenced):
                 raise error from errors
-            self._fenced(error)
+            await self._fenced(error)
         finally:
             self._sink.closed = True
             self._state = State.ENDED
@@ -395,8 +395,21 @@ class LiveStream:
                     raise
                 log.warning("lease not renewed, the database is away", extra={"recording_id": self.recording_id})
 
-    def _fenced(self, error: Fenced) -> None:
+    async def _fenced(self, error: Fenced) -> None:
         log.info("stream taken over", extra={"recording_id": self.recording_id})
-        if self.client is not None:
+        if self.client is None:
+            return
+        if await self._adopted():
+            away = StreamEnded("This server was away, and another one went on: take the recording over.")
+            self.client.stream_failed(self.stream_id, away, fatal=False, expected_offset=None)
+        else:
             busy = RecordingBusy(error.message)  # trying again would take it back: two clients in a fight
             self.client.stream_failed(self.stream_id, busy, fatal=True, expected_offset=None)
+
+    async def _adopted(self) -> bool:
+        """Another node took the stream without a client: ours may have it back."""
+        try:
+            async with self._database.tenant_tx(self.tenant_id) as connection:
+                return await recordings.adopted(connection, self.tenant_id, self.recording_id)
+        except Unavailable:
+            return False

@@ -218,7 +218,7 @@ async def take_over(
         raise RecordingBusy("Somebody else streams into this recording.", field="resume_token")
     taken = await connection.fetchrow(
         """UPDATE streams SET epoch = epoch + 1, stream_id = $3, node = $4, lease_until = now() + $5 * interval '1 ms',
-                  client_seen_at = CASE WHEN $6 THEN now() ELSE client_seen_at END
+                  client_seen_at = CASE WHEN $6 THEN now() ELSE client_seen_at END, adopted = $7
            WHERE tenant_id = $1 AND recording_id = $2
            RETURNING stream_id, epoch, committed_sample, next_ordinal, containers,
                      (extract(epoch FROM now() - client_seen_at) * 1000)::bigint AS idle_ms""",
@@ -228,6 +228,7 @@ async def take_over(
         node,
         lease_ms,
         client_seen,
+        token_hash is None,
     )
     return StreamRow(**{**dict(taken), "containers": tuple(taken["containers"])})
 
@@ -275,6 +276,17 @@ async def renew(
     )
     if done is None:
         raise Fenced("Another connection took this stream over.")
+
+
+async def adopted(connection: Connection, tenant_id: str, recording_id: str) -> bool:
+    """Whether the stream goes on at a node that took it by itself: no other client has it."""
+    return bool(
+        await connection.fetchval(
+            "SELECT adopted AND NOT ended FROM streams WHERE tenant_id = $1 AND recording_id = $2",
+            tenant_id,
+            recording_id,
+        )
+    )
 
 
 async def release(connection: Connection, tenant_id: str, recording_id: str, epoch: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from server.rooms.bus import ALONE
 from server.store import recordings
 from server.store.pool import Database
-from streaming.errors import Draining, QuotaExceeded, RecordingBusy
+from streaming.errors import Draining, QuotaExceeded, RecordingBusy, StreamEnded
 from streaming.limits import LIMITS
 from tests.fakes.recogniser import ToneRecogniser
 from tests.fakes.tones import random_sentences, talk
@@ -95,6 +95,27 @@ async def test_a_ghost_that_is_fenced_by_another_node_stops_and_says_so(database
         assert not stream._overtaken.is_set()
         one.desk.fence(who.tenant_id, stream.recording_id, stream.epoch + 1)
         await peer.until(ousted(peer))
+
+
+async def test_the_client_of_a_node_that_was_away_may_have_its_stream_back(database: Database, tmp_path: Path) -> None:
+    """Nobody else has it: another node had only adopted it, and the client takes it over there or here."""
+    who = await somebody(database)
+    async with (
+        node(database, tmp_path, ToneRecogniser()) as one,
+        node(database, tmp_path, ToneRecogniser(), name="two") as two,
+    ):
+        peer = Peer()
+        started = await one.start(peer, who)
+        row = (who.tenant_id, started.stream.recording_id)
+        async with database.tenant_tx(who.tenant_id) as connection:
+            await recordings.release(connection, *row, started.stream.epoch)
+        await two.desk._sweep()
+        await peer.until(lambda: peer.failures)
+        assert [(type(error), fatal) for error, fatal, _ in peer.failures] == [(StreamEnded, False)]
+        resumed = await one.resume(peer, who, started)
+        async with database.tenant_tx(who.tenant_id) as connection:
+            assert not await recordings.adopted(connection, *row)
+        assert resumed.stream.client is peer
 
 
 async def test_a_drained_node_hands_each_stream_over_as_its_client_leaves(database: Database, tmp_path: Path) -> None:
