@@ -114,6 +114,7 @@ class Desk:
         """Start a recording, or take its stream over. Raises any of the tree's request errors."""
         if self._draining:
             raise Draining("This server is about to stop; connect again.", retry_after_ms=DRAINING_RETRY_MS)
+        self._need_engine()
         own = [stream for stream in self._streams.values() if stream.client is client]
         if sum(stream.recording_id != wanted.recording_id for stream in own) >= self._limits.streams_per_socket_max:
             raise QuotaExceeded(f"At most {self._limits.streams_per_socket_max} streams per socket.")
@@ -204,6 +205,10 @@ class Desk:
         if live is not None and live.epoch < epoch:
             live.overtaken()
 
+    def _need_engine(self) -> None:
+        """Raises `Unavailable` before the first engine is ready: no stream is taken from a node that can run it."""
+        _ = self._engines.capabilities
+
     def _check_language(self, language: str) -> None:
         engine = self._engines.capabilities
         spoken = engine.languages
@@ -244,10 +249,10 @@ class Desk:
                     )
                 stream = msgspec.structs.replace(stream, containers=containers)
             opening = await open_stream(self._media, row, stream, log_)
+            return self._launch(row, stream, client, opening)
         except BaseException:
             log_.close()
             raise
-        return self._launch(row, stream, client, opening)
 
     def _launch(
         self, row: recordings.RecordingRow, stream: recordings.StreamRow, client: Client | None, opening: Opening
