@@ -33,6 +33,7 @@ LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.DiskFullError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
 )
 """What a lost, restarting or overfull database raises; but where it is a ValueError too (asyncpg cannot read the
 DSN), no retry mends it."""
@@ -59,12 +60,7 @@ class Database:
                 min_size=1,
                 max_size=LIMITS.database_connections_max,
                 command_timeout=LIMITS.database_command_ms_max / 1000,
-                server_settings={
-                    "role": APP_ROLE,
-                    "application_name": "parlance",
-                    # A node that is paused or cut off within a transaction must not keep its locks.
-                    "idle_in_transaction_session_timeout": str(LIMITS.database_idle_ms_max),
-                },
+                server_settings={"role": APP_ROLE, "application_name": "parlance", **await _guards(self._dsn)},
             )
 
     async def close(self) -> None:
@@ -100,6 +96,18 @@ class Database:
             timeout_s = LIMITS.database_acquire_ms_max / 1000
             async with self._pool.acquire(timeout=timeout_s) as connection, connection.transaction():
                 yield connection
+
+
+async def _guards(dsn: str) -> dict[str, str]:
+    """The database ends a transaction whose node was paused or cut off within it, and so frees its locks: between two
+    statements soon; within a statement's messages too, which versions before 17 cannot."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        major = connection.get_server_version().major
+    finally:
+        connection.terminate()
+    guards = {"idle_in_transaction_session_timeout": str(LIMITS.database_idle_ms_max)}
+    return guards | ({"transaction_timeout": str(LIMITS.database_command_ms_max)} if major >= 17 else {})
 
 
 class translated:

@@ -256,7 +256,7 @@ async def test_a_node_paused_within_a_transaction_holds_nobody_up(
 async def taken_over(before: Talk, after: Talk) -> dict[str, Any]:
     """The acknowledgement of `after`, once `before`'s stream is its own."""
     whose = {"recording_id": before.recording_id, "resume_token": before.resume_token}
-    async with asyncio.timeout(2 * HANG_S):
+    async with asyncio.timeout(3 * HANG_S):
         while not (answer := await after.wire.call("voice:recording:start", {**OPTIONS, **whose}))["ok"]:
             assert answer["error"]["code"] == "unavailable"
             await asyncio.sleep(0.1)
