@@ -16,7 +16,7 @@ step() {
 tests() {
   set --
   for folder in tests/unit tests/style tests/golden; do [ ! -d "$folder" ] || set -- "$@" "$folder"; done
-  python -m pytest "$@" -m "not soak"
+  python -m pytest "$@" -n 2 --dist loadfile -m "not soak"
 }
 step format ruff format --check .
 step lint ruff check .

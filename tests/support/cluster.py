@@ -73,15 +73,15 @@ class Cluster:
     def stop(self) -> None:
         """Nodes in order, then Redis and PostgreSQL. What was suspended goes on first. Idempotent."""
         with ThreadPoolExecutor(len(self.nodes)) as stoppers:
-            ends = [stoppers.submit(node.stop) for node in self.nodes if node.running]
+            ends = [(node, stoppers.submit(node.stop)) for node in self.nodes if node.running]
         if self.redis is not None:
             self.redis.stop()
         self.postgres.stop()
         for node in self.nodes:
             if node.running:
                 node.kill()
-        for end in ends:
-            assert end.result() == 0, "a node did not stop in order"
+        for node, end in ends:
+            assert end.result() == 0, "a node did not stop in order:\n" + "".join(node.output[-40:])
 
     async def account(
         self, tenant: str, user: str = "owner", role: Role = Role.OWNER, *, ttl_s: int = 3_600
