@@ -437,6 +437,7 @@ async def test_a_recording_goes_on_across_the_end_of_its_token(parlance: ServerP
             await stream.send(pcm[at : at + 640])
             at = min(at + 640, len(pcm) - 2)
             await client.call("events:read", {"room": stream.room, "after_seq": 0})
+            await asyncio.sleep(0.05)  # As many calls a second as anybody may make.
         await stream.send(pcm[at:])
         await stream.stop()
         finals = [event async for event in _until_ended(events, stream.room)]
