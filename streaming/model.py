@@ -108,7 +108,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     `agreement`: number of consecutive hypotheses that must agree before a word is stable, 0: only `Hypothesis.fixed`;
     `holdback_words`: trailing words never committed from a partial;
     `activity`: "speech" wants a voice detector, "sound" any sound above the floor;
-    `utterances_max`: utterances decoded at once by one worker; `utterance_ms_max`: longest utterance it takes.
+    `utterances_max`: utterances decoded at once by one worker; `utterance_ms_max`: longest utterance it takes;
+    `in_order`: an utterance begins when the one before it has its final, whose context it wants.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     utterances_max: int
     utterance_ms_max: int
     notice: str | None = None
+    in_order: bool = False
 
 
 class UtteranceSpec(msgspec.Struct, frozen=True):

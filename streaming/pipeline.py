@@ -4,7 +4,8 @@
 
 Policy: the next utterance may be recognised while the previous one is being finished (at most
 `utterances_unfinished_max`), but finals are committed strictly in order. `committed_sample` only moves past audio that
-needs no further work, so a restart from it neither loses nor repeats a segment. Where the audio cannot be decoded any
+needs no further work, so a restart from it neither loses nor repeats a segment; with the engine's context and what
+leads to that place (`lead_in`) it hears what would have been heard without one. Where the audio cannot be decoded any
 further, everything before is still brought to its finals; only then the error leaves `run`.
 
 Boundary: ports only; no socket, no database, no clock. Ends by a STOP mark, by `DecodeFailed`, by `Fenced`, or by
@@ -36,6 +37,9 @@ FRAMES_AT_ONCE = 62
 """Frames that are judged before others get their turn: 2 s of audio, some 10 ms with a neural detector."""
 RUN_UP_SAMPLES = samples_of(120)
 """What the resampler holds back at any rate (115 ms): audio from the middle is then as it is from the start."""
+LEAD_IN_FRAMES = 156
+"""5 s that the detector hears again where a stream goes on: webrtcvad's noise floor looks back for a second, silero's
+state for less."""
 
 Aside = Callable[[Callable[[], Pcm16]], Awaitable[Pcm16]]
 """Runs a call that takes long away from the event loop, such as `asyncio.to_thread`."""
@@ -44,6 +48,12 @@ Aside = Callable[[Callable[[], Pcm16]], Awaitable[Pcm16]]
 async def at_once(work: Callable[[], Pcm16]) -> Pcm16:
     """`Aside` for decoders that take no time."""
     return work()
+
+
+def lead_in(sample: int) -> int:
+    """Where to begin decoding so that speech detection goes on at `sample` as if it had heard everything before; whole
+    frames before it."""
+    return sample - min(LEAD_IN_FRAMES, sample // FRAME_SAMPLES) * FRAME_SAMPLES
 
 
 def raw_start(fmt: AudioFormat, sample: int) -> DecodeStart:
@@ -62,7 +72,8 @@ class StreamPlan(msgspec.Struct, frozen=True):
 
     `start_sample`: where recognition begins (0, or the committed sample of a resumed stream);
     `next_ordinal`: number of the first segment it will commit; `name`: prefix of its segment ids; `begin`: where a
-    container encoding is decoded from, for `start_sample` (None: its first byte)."""
+    container encoding is decoded from, for `lead_in(start_sample)` (None: its first byte); `context`: the engine's,
+    from the last final before."""
 
     name: str
     format: AudioFormat
@@ -72,12 +83,14 @@ class StreamPlan(msgspec.Struct, frozen=True):
     start_sample: int
     next_ordinal: int
     begin: DecodeStart | None = None
+    context: bytes = b""
 
     @property
     def decode_start(self) -> DecodeStart:
+        first = lead_in(self.start_sample)
         if self.format.encoding.is_container:
-            return self.begin or DecodeStart(sample=self.start_sample)
-        return raw_start(self.format, self.start_sample)
+            return self.begin or DecodeStart(sample=first)
+        return raw_start(self.format, first)
 
     @property
     def start_byte(self) -> int:
@@ -130,13 +143,17 @@ class Pipeline:
         self._decoded = (plan.start_byte, self._decoder.sample_end)
         self._failure: DecodeFailed | None = None
         self._endpointer = Endpointer(plan.rules, plan.start_sample)
+        self._lead_in = Endpointer(plan.rules, lead_in(plan.start_sample))
         self._window = AudioWindow(plan.start_sample, 2 * LOOKBACK_SAMPLES)
         self._rest: Pcm16 = np.empty(0, np.int16)
         self._utterance: Utterance | None = None
         self._utterances = 0
         self._unfinished = asyncio.Semaphore(limits.utterances_unfinished_max)
         self._last: asyncio.Future[None] | None = None
-        self._context = b""
+        self._heard = asyncio.Event()
+        """The newest utterance has its hypothesis, or there is none."""
+        self._heard.set()
+        self._context = plan.context
         self._context_from = 0
         """Number of the utterance whose final gave `_context`."""
         self._committed_sample = plan.start_sample
@@ -220,6 +237,9 @@ class Pipeline:
             if at and at % (FRAMES_AT_ONCE * FRAME_SAMPLES) == 0:
                 await asyncio.sleep(0)
             frame = audio[at : at + FRAME_SAMPLES]
+            if self._lead_in.position < self._plan.start_sample:
+                self._lead_in.step(self._detector.is_speech(frame, in_speech=self._lead_in.in_speech))
+                continue
             self._window.append(frame)
             if self._utterance is not None:
                 self._utterance.feed(frame)
@@ -245,7 +265,6 @@ class Pipeline:
             start_sample=sample,
             language=languages[0] if language == "auto" and len(languages) == 1 else language,
             vocabulary=self._plan.vocabulary,
-            context=self._context,
         )
         utterance = Utterance(spec, recogniser=self._recogniser, on_partial=self._sink.partial, limits=self._limits)
         held = self._window.slice(sample, self._window.end_sample)
@@ -253,8 +272,8 @@ class Pipeline:
             utterance.feed(held)
         self._utterance = utterance
         self._open_starts.append(sample)
-        previous, done = self._link()
-        finishing = self._finish(utterance, self._utterances, previous, done)
+        before, self._heard = self._heard, asyncio.Event()
+        finishing = self._finish(utterance, self._utterances, (before, self._heard), self._link())
         group.create_task(finishing, name=f"utterance {spec.utterance_id}")
 
     def _link(self) -> tuple["asyncio.Future[None] | None", "asyncio.Future[None]"]:
@@ -267,13 +286,19 @@ class Pipeline:
         self,
         utterance: Utterance,
         number: int,
-        previous: "asyncio.Future[None] | None",
-        done: "asyncio.Future[None]",
+        heard: tuple[asyncio.Event, asyncio.Event],
+        link: tuple["asyncio.Future[None] | None", "asyncio.Future[None]"],
     ) -> None:
-        final = await utterance.run()
+        before, now = heard
+        previous, done = link
+        if self._recogniser.capabilities.in_order:
+            await before.wait()
+        final = await utterance.run(self._context)
         self._hops_skipped += utterance.hops_skipped
-        if final is not None and number > self._context_from:  # a final that took long does not set it back
+        # What is not committed leaves no trace, and a final that took long does not set the context back.
+        if final is not None and final.hypothesis.words and number > self._context_from:
             self._context, self._context_from = final.context, number
+        now.set()
         if previous is not None:
             await previous
         assert utterance.end_sample is not None, "run returns after the end"
@@ -293,7 +318,8 @@ class Pipeline:
             if cleared is not None:
                 self._sink.partial(cleared)
             return
-        await self._sink.final(segment, committed_sample=utterance.end_sample)
+        context = self._context if final is None else final.context
+        await self._sink.final(segment, committed_sample=utterance.end_sample, context=context)
         self._ordinal += 1
 
     async def _report_flush(

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 
 from streaming.aio import Signal
@@ -66,14 +67,17 @@ class Utterance:
         self.end_sample = end_sample
         self._signal.set()
 
-    async def run(self) -> Final | None:
-        """Recognise to the end. Returns `None`, and also not before the end, when `utterance_attempts_max` workers were
-        lost over this audio. A recogniser that is down is waited for: it was not this audio that it died of."""
+    async def run(self, context: bytes = b"") -> Final | None:
+        """Recognise to the end, with what the engine carries over from the utterance before (`context`).
+
+        Returns `None`, and also not before the end, when `utterance_attempts_max` workers were lost over this audio. A
+        recogniser that is down is waited for: it was not this audio that it died of."""
+        spec = msgspec.structs.replace(self.spec, context=context)
         retry_s = RETRY_S_MIN
         attempts = 0
         while attempts < self._limits.utterance_attempts_max:
             try:
-                decoder = await self._recogniser.open(self.spec)
+                decoder = await self._recogniser.open(spec)
                 attempts += 1
                 return await self._attempt(decoder)
             except WorkerLost:

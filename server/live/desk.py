@@ -272,6 +272,7 @@ class Desk:
                 start_sample=stream.committed_sample,
                 next_ordinal=stream.next_ordinal,
                 begin=opening.begin,
+                context=stream.context,
             ),
             opening=opening,
             sink=RoomSink(

@@ -1,7 +1,8 @@
 """What a client may send, and where a stream that is taken over goes on.
 
-A raw encoding goes on at the committed sample. A container goes on at the last part before it (or, after the client's
-recorder began anew, in another container behind what is kept), and everything up to the committed sample is left out.
+A stream goes on at the committed sample, and hears again what leads to it (`streaming.pipeline.lead_in`). A container
+is decoded from the last part before that (or, after the client's recorder began anew, in another container behind what
+is kept).
 """
 
 import msgspec
@@ -13,6 +14,7 @@ from streaming.audio.decode import DecodeStart, begin_at, decoder_for
 from streaming.audio.parts import OPUS_PER_SAMPLE
 from streaming.errors import BadRequest, DecodeFailed, NotFound
 from streaming.model import OPUS_SAMPLE_RATE, SAMPLE_RATE, AudioFormat, Encoding
+from streaming.pipeline import lead_in
 from streaming.protocol.messages import RecordingStart
 
 MULAW_RATE = 8_000
@@ -63,7 +65,7 @@ async def open_stream(
     if not row.format.encoding.is_container:
         return Opening(log)
     parts, table = await log.open_parts(
-        containers=stream.containers, sample_48k=stream.committed_sample * OPUS_PER_SAMPLE
+        containers=stream.containers, sample_48k=lead_in(stream.committed_sample) * OPUS_PER_SAMPLE
     )
     try:
         begin = await _begin_of(media, row, table, stream)
@@ -80,14 +82,15 @@ async def open_stream(
 async def _begin_of(
     media: Media, row: recordings.RecordingRow, table: PartTable, stream: recordings.StreamRow
 ) -> DecodeStart:
-    part = begin_at(table, stream.committed_sample * OPUS_PER_SAMPLE)
+    sample = lead_in(stream.committed_sample)
+    part = begin_at(table, sample * OPUS_PER_SAMPLE)
     if part is None:
-        return DecodeStart(sample=stream.committed_sample, containers=stream.containers)
+        return DecodeStart(sample=sample, containers=stream.containers)
     tenant_id, recording_id = row.tenant_id, row.recording_id
     if not is_part(row.format.encoding, await media.read(tenant_id, recording_id, part.offset, part.offset + 4)):
         raise DecodeFailed("There is no such part.", field="audio")
     return DecodeStart(
-        sample=stream.committed_sample,
+        sample=sample,
         offset=part.offset,
         containers=stream.containers,
         part=part,

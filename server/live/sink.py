@@ -56,7 +56,7 @@ class RoomSink:
             body["words"] = [msgspec.to_builtins(wire_word(word)) for word in partial.words]
         self._hub.tell(self._key, "transcript:partial", body)
 
-    async def final(self, segment: Segment, *, committed_sample: int) -> None:
+    async def final(self, segment: Segment, *, committed_sample: int, context: bytes) -> None:
         started = time.perf_counter()
         await self._committer.commit(
             FinalWrite(
@@ -65,6 +65,7 @@ class RoomSink:
                 epoch=self._epoch,
                 segment=segment,
                 committed_sample=committed_sample,
+                context=context,
             )
         )
         METRICS.final_seconds.observe(time.perf_counter() - started)

@@ -90,6 +90,8 @@ class StreamRow(msgspec.Struct, frozen=True):
     """Since its client was last seen."""
     containers: tuple[int, ...] = (0,)
     """As in `RecordingRow`."""
+    context: bytes = b""
+    """The engine's, from the last final."""
 
 
 SELECT = """
@@ -220,7 +222,7 @@ async def take_over(
         """UPDATE streams SET epoch = epoch + 1, stream_id = $3, node = $4, lease_until = now() + $5 * interval '1 ms',
                   client_seen_at = CASE WHEN $6 THEN now() ELSE client_seen_at END, adopted = $7
            WHERE tenant_id = $1 AND recording_id = $2
-           RETURNING stream_id, epoch, committed_sample, next_ordinal, containers,
+           RETURNING stream_id, epoch, committed_sample, next_ordinal, containers, context,
                      (extract(epoch FROM now() - client_seen_at) * 1000)::bigint AS idle_ms""",
         tenant_id,
         recording_id,

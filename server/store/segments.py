@@ -20,13 +20,15 @@ COLUMNS = "segment_id, ordinal, rev, start_ms, end_ms, text, words, speaker, lan
 
 
 class FinalWrite(msgspec.Struct, frozen=True):
-    """A final on its way into the database. `committed_sample`: audio before it needs no further work."""
+    """A final on its way into the database. `committed_sample`: audio before it needs no further work;
+    `context`: the engine's, for whoever goes on from there."""
 
     tenant_id: str
     recording_id: str
     epoch: int
     segment: Segment
     committed_sample: int
+    context: bytes = b""
 
 
 class WriteResult(msgspec.Struct):
@@ -146,13 +148,15 @@ async def _insert(connection: Connection, tenant_id: str, items: Sequence[FinalW
 async def _advance(connection: Connection, tenant_id: str, items: Sequence[FinalWrite]) -> None:
     last = {item.recording_id: item for item in items}
     await connection.execute(
-        """UPDATE streams s SET committed_sample = greatest(s.committed_sample, x.sample), next_ordinal = x.ordinal + 1
-           FROM unnest($2::text[], $3::bigint[], $4::int[]) AS x(recording_id, sample, ordinal)
+        """UPDATE streams s SET committed_sample = greatest(s.committed_sample, x.sample),
+                  next_ordinal = x.ordinal + 1, context = x.context
+           FROM unnest($2::text[], $3::bigint[], $4::int[], $5::bytea[]) AS x(recording_id, sample, ordinal, context)
            WHERE s.tenant_id = $1 AND s.recording_id = x.recording_id""",
         tenant_id,
         list(last),
         [item.committed_sample for item in last.values()],
         [item.segment.ordinal for item in last.values()],
+        [item.context for item in last.values()],
     )
 
 

@@ -260,7 +260,14 @@ class RemoteFinals(Recogniser):
     def capabilities(self) -> Capabilities:
         local = self._local.capabilities
         notice = " ".join(filter(None, (local.notice, self._service.notice)))
-        return msgspec.structs.replace(local, name=f"{local.name}+remote", agreement=0, holdback_words=0, notice=notice)
+        return msgspec.structs.replace(
+            local,
+            name=f"{local.name}+remote",
+            agreement=0,
+            holdback_words=0,
+            notice=notice,
+            in_order=False,  # The next captions do not wait for the service.
+        )
 
     async def open(self, spec: UtteranceSpec) -> UtteranceDecoder:
         return _Decoder(await self._local.open(spec), spec, self._service)

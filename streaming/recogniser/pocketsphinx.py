@@ -81,6 +81,7 @@ class PocketSphinxEngine:
             activity="speech",
             utterances_max=max(DECODERS_MIN, DECODERS_PER_CORE * cores),
             utterance_ms_max=LIMITS.utterance_ms_max,
+            in_order=True,
             notice="Captions come from PocketSphinx, a modest English engine for trying the program: "
             "expect about every second or third word of free speech to be wrong; it is not Whisper.",
         )

@@ -255,7 +255,7 @@ class Sink:
     def partial(self, partial: Partial) -> None:
         self.partials.append(partial)
 
-    async def final(self, segment: Segment, *, committed_sample: int) -> None:
+    async def final(self, segment: Segment, *, committed_sample: int, context: bytes) -> None:
         self.finals.append(segment)
 
     def flushed(self, marker: str) -> None:

@@ -22,7 +22,7 @@ from streaming.audio.vad import SoundDetector
 from streaming.errors import Fenced, Unavailable
 from streaming.limits import LIMITS
 from streaming.model import AudioFormat, Part, Partial, Segment
-from streaming.pipeline import Pipeline, StreamPlan
+from streaming.pipeline import Pipeline, StreamPlan, lead_in
 from streaming.protocol.offsets import OffsetLedger
 from streaming.protocol.session import Input, State, advance
 from streaming.tape import MarkKind, Tape
@@ -56,16 +56,16 @@ class Sink(MemorySink):
             (TENANT, self._name), "transcript:partial", {"text": partial.stable, "segment_id": partial.segment_id}
         )
 
-    async def final(self, segment: Segment, *, committed_sample: int) -> None:
+    async def final(self, segment: Segment, *, committed_sample: int, context: bytes) -> None:
         while True:
             try:
-                event = await self._store.write(self._name, self._epoch, segment, committed_sample)
+                event = await self._store.write(self._name, self._epoch, segment, committed_sample, context)
                 break
             except Fenced:
                 raise
             except Unavailable:
                 await asyncio.sleep(0.2)
-        await super().final(segment, committed_sample=committed_sample)
+        await super().final(segment, committed_sample=committed_sample, context=context)
         if event is None:
             self._hub.resync(TENANT, self._name)
         else:
@@ -89,8 +89,9 @@ class Live:
         if fmt.encoding.is_container:
             begin = begin_of(self.log, self.log.parts, row.committed_sample)
         plan = StreamPlan(
-            f"{name}.{row.epoch}", fmt, "auto", (), CONVERSATION, row.committed_sample, row.next_ordinal, begin
-        )
+            f"{name}.{row.epoch}", fmt, "auto", (), CONVERSATION, row.committed_sample, row.next_ordinal, begin,
+            row.context,
+        )  # fmt: skip
         rate = fmt.bytes_per_second
         self.ledger = OffsetLedger(
             received=self.log.end,
@@ -280,8 +281,9 @@ class Node:
 
 def begin_of(log: MemoryLog, parts: list[Part], committed_sample: int) -> DecodeStart:
     """`server.live.opening` for one container."""
-    part = begin_at(parts, committed_sample * OPUS_PER_SAMPLE)
+    sample = lead_in(committed_sample)
+    part = begin_at(parts, sample * OPUS_PER_SAMPLE)
     if part is None:
-        return DecodeStart(sample=committed_sample)
+        return DecodeStart(sample=sample)
     header = log.read_range(part.container, part.container + part.header_bytes)
-    return DecodeStart(sample=committed_sample, offset=part.offset, part=part, header=header)
+    return DecodeStart(sample=sample, offset=part.offset, part=part, header=header)

@@ -21,6 +21,7 @@ class StreamRow(msgspec.Struct):
     epoch: int = 0
     committed_sample: int = 0
     next_ordinal: int = 1
+    context: bytes = b""
     ended: bool = False
 
 
@@ -63,7 +64,9 @@ class Store:
         row.epoch += 1
         return msgspec.structs.replace(row)
 
-    async def write(self, name: str, epoch: int, segment: Segment, committed_sample: int) -> Event | None:
+    async def write(
+        self, name: str, epoch: int, segment: Segment, committed_sample: int, context: bytes
+    ) -> Event | None:
         """The logged event; None when this ordinal is there already. Raises `Fenced`, `Unavailable`."""
         await self._round_trip()
         row = self.streams[name]
@@ -75,6 +78,7 @@ class Store:
         assert all(segment.segment_id != known.segment_id for known in self.segments[name]), "ids are unique"
         self.segments[name].append(segment)
         row.next_ordinal += 1
+        row.context = context
         row.committed_sample = max(row.committed_sample, committed_sample)
         event = self._log(name, "transcript:final", segment.text, segment.segment_id)
         await self._answer()

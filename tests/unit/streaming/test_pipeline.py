@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,8 +16,8 @@ from streaming.audio.vad import SoundDetector
 from streaming.errors import DecodeFailed, Fenced, WorkerLost
 from streaming.limits import LIMITS, Limits
 from streaming.model import FRAME_SAMPLES, SAMPLE_RATE, AudioFormat, Encoding, Segment, UtteranceSpec
-from streaming.pipeline import Aside, Pipeline, StreamPlan, at_once, raw_start
-from streaming.ports import Pcm16
+from streaming.pipeline import LEAD_IN_FRAMES, Aside, Pipeline, StreamPlan, at_once, lead_in, raw_start
+from streaming.ports import Pcm16, SpeechDetector
 from streaming.tape import MarkKind, Tape
 from tests.fakes.log import MemoryLog
 from tests.fakes.opus import format_of, length_48k, packed
@@ -46,16 +47,18 @@ class Stage:
         next_ordinal: int = 1,
         begin: DecodeStart | None = None,
         aside: Aside = at_once,
+        context: bytes = b"",
+        detector: SpeechDetector | None = None,
     ) -> None:
         self.fmt = fmt or AudioFormat(Encoding.PCM_S16LE, 16_000, 1)
-        plan = StreamPlan("rec.1", self.fmt, "auto", (), rules, start_sample, next_ordinal, begin)
+        plan = StreamPlan("rec.1", self.fmt, "auto", (), rules, start_sample, next_ordinal, begin, context)
         self.log = MemoryLog(audio)
         self.recogniser = recogniser or ToneRecogniser()
         self.sink = sink or MemorySink()
         self.tape = Tape(self.log, position=plan.start_byte, end=len(audio), limits=limits)
         self.pipeline = Pipeline(
-            plan, tape=self.tape, recogniser=self.recogniser, detector=SoundDetector(), sink=self.sink, limits=limits,
-            on_parts=self.log.keep_parts, aside=aside,
+            plan, tape=self.tape, recogniser=self.recogniser, detector=detector or SoundDetector(), sink=self.sink,
+            limits=limits, on_parts=self.log.keep_parts, aside=aside,
         )  # fmt: skip
 
     def give(self, audio: bytes) -> None:
@@ -311,9 +314,9 @@ def test_at_most_so_many_utterances_are_unfinished() -> None:
         sink = MemorySink()
         commit = sink.final
 
-        async def held(segment: Segment, *, committed_sample: int) -> None:
+        async def held(segment: Segment, *, committed_sample: int, context: bytes) -> None:
             await gate.wait()
-            await commit(segment, committed_sample=committed_sample)
+            await commit(segment, committed_sample=committed_sample, context=context)
 
         sink.final = held  # type: ignore[method-assign]
         stage = Stage(pcm(TALK), sink=sink, limits=limits)
@@ -444,6 +447,57 @@ def test_what_was_heard_before_the_damage_is_brought_to_its_finals(encoding: Enc
     assert abs(progress.decoded_sample - len(said.audio)) < SAMPLE_RATE // 2
 
 
+# --- going on ---------------------------------------------------------------------------------------------------------
+class Recording:
+    """A detector that keeps the frames it was asked about."""
+
+    def __init__(self) -> None:
+        self.frames: list[Pcm16] = []
+        self._sound = SoundDetector()
+
+    def is_speech(self, frame: Pcm16, *, in_speech: bool) -> bool:
+        self.frames.append(frame.copy())
+        return self._sound.is_speech(frame, in_speech=in_speech)
+
+    def reset(self) -> None:
+        raise AssertionError("nothing is forgotten")
+
+
+def test_the_detector_hears_again_what_leads_to_the_place() -> None:
+    whole = Stage(pcm(TALK)).settle()
+    for number, committed in enumerate(whole.sink.commits, 1):
+        detector = Recording()
+        rest = Stage(pcm(TALK), start_sample=committed, next_ordinal=number + 1, detector=detector).settle()
+        assert [s.text for s in rest.sink.segments] == TALK.texts[number:], "and no utterance begins before it"
+        first = lead_in(committed)
+        assert committed - first == min(committed, LEAD_IN_FRAMES * FRAME_SAMPLES)
+        heard = np.concatenate(detector.frames)
+        assert np.array_equal(heard[: len(TALK.audio) - first], TALK.audio[first:])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
+def test_an_engine_gets_the_context_of_the_final_before_however_long_that_took(seconds: float) -> None:
+    def conduct(call: Call, _spec: UtteranceSpec) -> float:
+        return seconds if call is Call.FINAL else 0.0
+
+    def heard(**options: Any) -> Stage:
+        return Stage(pcm(TALK), recogniser=ToneRecogniser(conduct, in_order=True), **options).settle()
+
+    whole = heard()
+    contexts = [spec.context for spec in whole.recogniser.specs]
+    assert contexts == [b"", *whole.sink.contexts[:-1]], "each has another: the number of finals"
+    assert len(set(whole.sink.contexts)) == len(TALK.texts)
+    for number, committed in enumerate(whole.sink.commits, 1):
+        rest = heard(start_sample=committed, next_ordinal=number + 1, context=whole.sink.contexts[number - 1])
+        assert [spec.context for spec in rest.recogniser.specs] == contexts[number:], "as if it had never stopped"
+
+
+def test_an_engine_that_wants_no_order_waits_for_no_final() -> None:
+    conduct: Callable[[Call, UtteranceSpec], float] = lambda call, _: 60.0 if call is Call.FINAL else 0.0  # noqa: E731
+    stage = Stage(pcm(TALK), recogniser=ToneRecogniser(conduct)).settle()
+    assert [spec.context for spec in stage.recogniser.specs[:2]] == [b"", b""]
+
+
 # --- containers -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("encoding", CONTAINERS)
 def test_a_container_gives_the_exact_transcript_its_length_and_its_parts(encoding: Encoding) -> None:
@@ -462,9 +516,10 @@ def test_a_container_gives_the_exact_transcript_its_length_and_its_parts(encodin
 def test_a_container_goes_on_at_a_part_before_any_committed_sample(encoding: Encoding) -> None:
     data = packed(TALK.audio, encoding)
     whole = Stage(data, fmt=format_of(encoding)).settle()
+    assert whole.sink.commits[-1] > LEAD_IN_FRAMES * FRAME_SAMPLES
     for number, committed in enumerate(whole.sink.commits, 1):
         begin = begin_of(whole.log, whole.log.parts, committed)
-        assert begin.part is not None, "not from the first byte"
+        assert (begin.part is None) == (begin.sample == 0), "not from the first byte"
         rest = Stage(
             data, fmt=format_of(encoding), start_sample=committed, next_ordinal=number + 1, begin=begin
         ).settle()  # fmt: skip
