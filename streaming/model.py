@@ -109,7 +109,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     `holdback_words`: trailing words never committed from a partial;
     `activity`: "speech" wants a voice detector, "sound" any sound above the floor;
     `utterances_max`: utterances decoded at once by one worker; `utterance_ms_max`: longest utterance it takes;
-    `in_order`: an utterance begins when the one before it has its final, whose context it wants.
+    `in_order`: an utterance begins when the one before it has its final, whose context it wants; `batch_max`: windows
+    that its model decodes in one call.
     """
 
     name: str
@@ -123,13 +124,16 @@ class Capabilities(msgspec.Struct, frozen=True):
     utterance_ms_max: int
     notice: str | None = None
     in_order: bool = False
+    batch_max: int = 1
 
 
 class UtteranceSpec(msgspec.Struct, frozen=True):
     """Everything a recogniser needs to begin an utterance.
 
     `start_sample`: where its first fed sample stands on the recording's clock;
-    `context`: opaque state that the engine returned with the stream's previous final (cepstral mean, prompt).
+    `context`: opaque state that the engine returned with the stream's previous final (cepstral mean, prompt);
+    `tenant`: whose it is, so that tenants get equal shares of a model; `task`: "transcribe", or "translate" into
+    English; `words`: the times of words are wanted in partials too.
     """
 
     utterance_id: str
@@ -137,6 +141,9 @@ class UtteranceSpec(msgspec.Struct, frozen=True):
     language: str
     vocabulary: tuple[str, ...] = ()
     context: bytes = b""
+    tenant: str = ""
+    task: str = "transcribe"
+    words: bool = False
 
 
 class Final(msgspec.Struct, frozen=True):

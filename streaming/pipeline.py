@@ -73,7 +73,7 @@ class StreamPlan(msgspec.Struct, frozen=True):
     `start_sample`: where recognition begins (0, or the committed sample of a resumed stream);
     `next_ordinal`: number of the first segment it will commit; `name`: prefix of its segment ids; `begin`: where a
     container encoding is decoded from, for `lead_in(start_sample)` (None: its first byte); `context`: the engine's,
-    from the last final before."""
+    from the last final before; `tenant`, `task`, `words`: as in `UtteranceSpec`."""
 
     name: str
     format: AudioFormat
@@ -84,6 +84,9 @@ class StreamPlan(msgspec.Struct, frozen=True):
     next_ordinal: int
     begin: DecodeStart | None = None
     context: bytes = b""
+    tenant: str = ""
+    task: str = "transcribe"
+    words: bool = False
 
     @property
     def decode_start(self) -> DecodeStart:
@@ -265,6 +268,9 @@ class Pipeline:
             start_sample=sample,
             language=languages[0] if language == "auto" and len(languages) == 1 else language,
             vocabulary=self._plan.vocabulary,
+            tenant=self._plan.tenant,
+            task=self._plan.task,
+            words=self._plan.words,
         )
         utterance = Utterance(spec, recogniser=self._recogniser, on_partial=self._sink.partial, limits=self._limits)
         held = self._window.slice(sample, self._window.end_sample)

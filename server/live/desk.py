@@ -273,6 +273,8 @@ class Desk:
                 next_ordinal=stream.next_ordinal,
                 begin=opening.begin,
                 context=stream.context,
+                tenant=row.tenant_id,
+                words=row.options.words,
             ),
             opening=opening,
             sink=RoomSink(

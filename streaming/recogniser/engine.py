@@ -12,6 +12,7 @@ same process (streams of different tenants share a process).
 """
 
 import importlib
+from collections.abc import Sequence
 from typing import Protocol, TypeGuard, cast
 
 import msgspec
@@ -90,9 +91,17 @@ class WindowEngine(Protocol):
 
     def load(self) -> None: ...
 
-    def decode(self, window: Window) -> Heard:
-        """Called from one thread that is not the one of `load`. An exception loses this utterance only: the caller
-        offers its audio again. Releases the interpreter while it computes, or the worker cannot move frames."""
+    def frames(self, window: Window) -> int:
+        """Length of what the model would be given for `window`, padding included, in any unit: windows of one call
+        have equal lengths. Pure and quick."""
+        ...
+
+    def decode(self, windows: Sequence[Window]) -> list[Heard]:
+        """What was heard in each window: at most `Capabilities.batch_max`, of different utterances and equal `frames`.
+
+        Called from one thread that is not the one of `load`. An exception says nothing of any of them: the caller
+        tries them one by one, and loses the utterance that fails alone. Releases the interpreter while it computes, or
+        the worker cannot move frames."""
         ...
 
 

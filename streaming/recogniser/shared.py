@@ -37,7 +37,7 @@ class SharedModel:
         self._windows = Windows(capabilities.utterances_max, capabilities.utterance_ms_max)
         self._hello = link.Hello(link.VERSION, capabilities)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._result: Future[Heard] | None = None
+        self._result: Future[list[Heard]] | None = None
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
         self._woken.setblocking(False)
@@ -102,7 +102,7 @@ class SharedModel:
         result, self._result = self._result, None
         error = result.exception()
         if error is None:
-            self._answer(self._windows.done(result.result()))
+            self._answer(self._windows.done(result.result()[0]))
             return
         # The text of an error may quote what it was given; where it happened is enough.
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -114,10 +114,10 @@ class SharedModel:
             return
         work = self._windows.begin(time.monotonic())
         if work is not None:
-            self._result = self._thread.submit(self._engine.decode, work.window)
+            self._result = self._thread.submit(self._engine.decode, [work.window])
             self._result.add_done_callback(self._wake_up)
 
-    def _wake_up(self, _: Future[Heard]) -> None:
+    def _wake_up(self, _: Future[list[Heard]]) -> None:
         """Runs in the model's thread; hardly more than one byte is ever on its way."""
         self._wake.send(b"\0")
 

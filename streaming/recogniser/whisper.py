@@ -23,6 +23,7 @@ Boundary: imported in worker processes only. Finds its model by PARLANCE_MODEL, 
 import logging
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,15 @@ class WhisperEngine:
         self._tokenizer = whisper.hf_tokenizer
         self._encode(np.zeros(SAMPLE_RATE, np.float32))  # what is missing on this machine shows now
 
-    def decode(self, window: Window) -> Heard:
+    def frames(self, window: Window) -> int:
+        """Mel frames, padding included."""
+        progress = window.memory if isinstance(window.memory, Progress) else Progress()
+        return self._padded(-(-max(0, len(window.audio) - progress.cut) // MEL_SAMPLES))
+
+    def decode(self, windows: Sequence[Window]) -> list[Heard]:
+        return [self._decode(window) for window in windows]
+
+    def _decode(self, window: Window) -> Heard:
         memory = window.memory
         progress = memory if isinstance(memory, Progress) else Progress()
         audio = window.audio[progress.cut :]
@@ -178,11 +187,14 @@ class WhisperEngine:
     def _encode(self, audio: NDArray[np.float32]) -> Any:
         """Encoder output of `audio`, (n_samples,) float32, padded as the model wants it."""
         mel = self._features(audio)[:, :MEL_FRAMES_MAX]
-        padding = self._card.padding
-        wanted = max(round(padding.min_s * 100), mel.shape[1] + round(padding.tail_s * 100))
-        wanted = min(MEL_FRAMES_MAX, wanted + wanted % 2)
+        wanted = self._padded(mel.shape[1])
         mel = np.pad(mel, ((0, 0), (0, max(0, wanted - mel.shape[1]))))
         return self._model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None], np.float32)))
+
+    def _padded(self, n_frames: int) -> int:
+        padding = self._card.padding
+        wanted = max(round(padding.min_s * 100), n_frames + round(padding.tail_s * 100))
+        return min(MEL_FRAMES_MAX, wanted + wanted % 2)
 
     def _language(self, wanted: str, encoded: Any) -> str:
         """The language to decode in: the wanted one if the model knows it, else what it hears."""

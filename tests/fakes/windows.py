@@ -1,6 +1,7 @@
 """Engines that hear `tests.fakes.tones` window by window, to drive the worker's way of sharing one model."""
 
 import threading
+from collections.abc import Sequence
 
 from streaming.model import Capabilities
 from streaming.recogniser.engine import EngineUnavailable, Heard, Window
@@ -20,7 +21,13 @@ class WindowToneEngine:
     def load(self) -> None:
         pass
 
-    def decode(self, window: Window) -> Heard:
+    def frames(self, window: Window) -> int:
+        return len(window.audio)
+
+    def decode(self, windows: Sequence[Window]) -> list[Heard]:
+        return [self._decode(window) for window in windows]
+
+    def _decode(self, window: Window) -> Heard:
         if window.spec.language == POISON:
             raise ValueError("something that was said")
         utterance = ToneUtterance(window.spec)
@@ -35,10 +42,10 @@ class HangingEngine(WindowToneEngine):
     began = threading.Event()
     go_on = threading.Event()
 
-    def decode(self, window: Window) -> Heard:
+    def decode(self, windows: Sequence[Window]) -> list[Heard]:
         self.began.set()
         self.go_on.wait()
-        return super().decode(window)
+        return super().decode(windows)
 
 
 class AbsentEngine(WindowToneEngine):

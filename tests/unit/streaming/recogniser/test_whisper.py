@@ -45,7 +45,7 @@ def text_of(hypothesis: Hypothesis) -> str:
 
 
 def final(engine: WhisperEngine, audio: Pcm16) -> Heard:
-    return engine.decode(Window(SPEC, audio, True))
+    return engine.decode([Window(SPEC, audio, True)])[0]
 
 
 class TestHearing:
@@ -78,7 +78,7 @@ class TestHearing:
         fixed = ""
         cuts = set()
         for end in range(HOP, len(speech.audio), HOP):
-            heard = engine.decode(Window(SPEC, speech.audio[:end], False, memory))
+            heard = engine.decode([Window(SPEC, speech.audio[:end], False, memory)])[0]
             memory = heard.memory
             assert isinstance(memory, Progress)
             cuts.add(memory.cut)
@@ -87,7 +87,7 @@ class TestHearing:
             assert now.startswith(fixed)
             fixed = now
         assert len(cuts) > 2, "finished sentences leave the window"
-        whole = text_of(engine.decode(Window(SPEC, speech.audio, True, memory)).hypothesis)
+        whole = text_of(engine.decode([Window(SPEC, speech.audio, True, memory)])[0].hypothesis)
         assert whole.startswith(fixed)
         said = corpus.plain(speech.text)
         assert corpus.edits(said, corpus.plain(whole)) <= 0.1 * len(said)
@@ -96,10 +96,10 @@ class TestHearing:
     def test_a_vocabulary_is_a_prompt_where_the_model_profits(self, engine: WhisperEngine) -> None:
         audio = talk(["We moved the launch to Friday."], [Voice()]).audio
         spec = msgspec.structs.replace(SPEC, vocabulary=("launch", "Zürich") * 100)
-        assert text_of(engine.decode(Window(spec, audio, True)).hypothesis) == "We moved the launch to Friday."
+        assert text_of(engine.decode([Window(spec, audio, True)])[0].hypothesis) == "We moved the launch to Friday."
         prompted = WhisperEngine(str(MICRO), ModelCard(padding=Padding(0.0, 2.0)))
         prompted.load()
-        heard = prompted.decode(Window(msgspec.structs.replace(SPEC, vocabulary=("launch",)), audio, True))
+        heard = prompted.decode([Window(msgspec.structs.replace(SPEC, vocabulary=("launch",)), audio, True)])[0]
         assert "launch" in text_of(heard.hypothesis)
 
     @needs_espeak
@@ -109,7 +109,7 @@ class TestHearing:
         spec = msgspec.structs.replace(SPEC, vocabulary=("launch",) * 200)
         audio = talk(["Is the budget ready?"], [Voice()]).audio
         for is_final in (False, True):
-            heard = engine.decode(Window(spec, audio, is_final, Progress(fixed=given)))
+            heard = engine.decode([Window(spec, audio, is_final, Progress(fixed=given))])[0]
             assert heard.hypothesis.fixed >= 100
 
     @pytest.mark.parametrize("kind", ["nothing", "silence", "hiss", "hum"])
