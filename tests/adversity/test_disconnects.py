@@ -199,7 +199,7 @@ async def test_the_python_client_over_lost_connections(
                     async for page in client.read_events(f"recording:{account.recording_id}", 0)
                     for event in page.events
                 ]
-            assert proxy.cuts >= len(where)
+            assert proxy.cuts >= 3, "a cut that meets no connection is none"
         account.watchers = [[seen]]
         judge([await complete(account, cluster.urls[0], alice.token)])
 
