@@ -244,6 +244,8 @@ async def run(config: Config) -> int:
 
         async def start() -> None:
             nonlocal postgres
+            if app.storage is not None:
+                await app.storage.begin()  # whoever has a token is let in as soon as tokens can be read
             components.start("recognisers", app.recognition.engines.run())
             dsn = config.database_url
             if dsn is None:
@@ -263,7 +265,7 @@ async def run(config: Config) -> int:
             components.start("jobs", app.jobs.run())
             components.start("retention", Retention(app.database, LIMITS, days=config.events_days).run())
             if app.storage is not None:
-                await app.storage.start()
+                await app.storage.answers()
             await app.recognition.engines.ready()
             components.start("desk", app.desk.run())
             components.start("whisper", app.recognition.fetch())

@@ -88,10 +88,13 @@ class SharedMedia:
         self._live: dict[Key, SharedLog] = {}
         self._chains: OrderedDict[Key, Chain] = OrderedDict()
 
-    async def start(self) -> None:
-        """Before anything else; waits for a storage that does not answer. Raises OSError when there can be no spool."""
+    async def begin(self) -> None:
+        """Before anybody may record. Raises OSError when there can be no spool."""
         self._loop = asyncio.get_running_loop()
         await self._loop.run_in_executor(self._executor, self._spool.open)
+
+    async def answers(self) -> None:
+        """Wait for a storage that is away."""
         while True:
             if await self.works():
                 return

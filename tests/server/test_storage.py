@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+import socketio
 
 from auth.model import Identity
 from server.jobs.audio import RecordedAudio
@@ -370,3 +371,47 @@ async def test_killed_nodes_leave_what_they_called_durable_and_another_plays_it_
             assert await media_of(one.url, account.token, live.recording_id) == RAW
     finally:
         await asyncio.to_thread(cluster.__exit__, None, None, None)
+
+
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+async def test_who_comes_before_the_storage_has_answered_is_taken(storage: Storage, tmp_path: Path) -> None:
+    """Tokens can be read before the node is ready, and clients of a node that died do not wait."""
+    cluster = clustered(tmp_path, nodes=1, redis=False, storage_url=storage.url)
+    nodes = await asyncio.to_thread(cluster.__enter__)
+    try:
+        account = await nodes.account("acme")
+        [one] = nodes.nodes
+        await asyncio.to_thread(one.kill)
+        await asyncio.to_thread(storage.stop)
+        starting = asyncio.create_task(asyncio.to_thread(one.start))
+        wire = await early(one.url, account.token)
+        live = Talk(wire, RAW)
+        async with asyncio.timeout(60):
+            while not (answer := await wire.call("voice:recording:start", {"encoding": "pcm_s16le"}))["ok"]:
+                await asyncio.sleep(0.05)  # The recogniser is not there yet.
+        live.took(answer)
+        await live.send(len(RAW) // 2)
+        assert not starting.done()
+        await asyncio.to_thread(storage.start)
+        await starting
+        await live.send(len(RAW))
+        await durable_at(wire, live, len(RAW))
+        await live.stop()
+        assert [event["text"] for event in (await live.log())[:-1]] == SAID.texts
+        await wire.close()
+    finally:
+        await asyncio.to_thread(cluster.__exit__, None, None, None)
+
+
+async def early(url: str, token: str) -> Wire:
+    """Connected as soon as the server takes anybody and can record."""
+    async with asyncio.timeout(60):
+        while True:
+            wire = Wire()
+            try:
+                await wire.connect(url, token)
+            except socketio.exceptions.ConnectionError:
+                await wire.close()
+                await asyncio.sleep(0.02)
+            else:
+                return wire

@@ -85,7 +85,8 @@ async def shared(
             executor=executor,
             limits=limits,
         )
-        await made.start()
+        await made.begin()
+        await made.answers()
         try:
             yield made
         finally:
