@@ -70,13 +70,14 @@ class Line:
             await ws.send_str("3")
         elif kind == "42":
             event, body = json.loads(text[2:])
-            if event == "ready":
+            if event == "ready" and not self._ready.done():  # who waited may have given up
                 self._ready.set_result(body)
             self._hear(event, body)
         elif kind == "43":
             start = text.index("[")
             answer = self._answers.pop(int(text[2:start]))
-            answer.set_result(json.loads(text[start:])[0])
+            if not answer.done():
+                answer.set_result(json.loads(text[start:])[0])
         elif kind == "44":
             raise Lost(text)
 
