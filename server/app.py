@@ -239,13 +239,13 @@ async def run(config: Config) -> int:
     postgres: EmbeddedPostgres | None = None
     failed = False
     try:
+        if app.storage is not None:
+            await app.storage.begin()
         await runner.setup()
         await web.SockSite(runner, listener).start()
 
         async def start() -> None:
             nonlocal postgres
-            if app.storage is not None:
-                await app.storage.begin()  # whoever has a token is let in as soon as tokens can be read
             components.start("recognisers", app.recognition.engines.run())
             dsn = config.database_url
             if dsn is None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from auth.model import Identity, Visibility
@@ -123,6 +124,14 @@ async def test_the_committed_sample_never_falls(database: Database, who: Identit
             )
     await write(database, who, final(who, "a", 1))
     assert (await take_over(database, who, "a")).committed_sample == 90_000
+
+
+async def test_the_context_of_the_last_final_goes_with_the_stream(database: Database, who: Identity) -> None:
+    await begin(database, who, "a")
+    assert (await take_over(database, who, "a")).context == b""
+    items = [msgspec.structs.replace(final(who, "a", n, epoch=2), context=f"mean {n}".encode()) for n in (1, 2)]
+    await write(database, who, *items)
+    assert (await take_over(database, who, "a")).context == b"mean 2"
 
 
 async def test_another_tenants_stream_is_none(database: Database, who: Identity) -> None:

@@ -162,6 +162,28 @@ async def test_takeovers_at_once_leave_one_stream(database: Database, tmp_path: 
         assert await one.media.read(who.tenant_id, newest.recording_id, 0, 2**30) == AUDIO
 
 
+async def test_the_engine_gets_its_context_back_after_a_takeover(database: Database, tmp_path: Path) -> None:
+    """It counts the finals before: as without a takeover."""
+    who = await somebody(database)
+    recogniser = ToneRecogniser(in_order=True)
+    async with node(database, tmp_path, recogniser) as one:
+        peer = Peer()
+        started = await one.start(peer, who)
+        await one.watch(peer, who, started.stream.row.room)
+        half = len(AUDIO) // 2
+        feed_all(started.stream, AUDIO[:half])
+        async with asyncio.timeout(30):
+            while not (known := await texts_of(database, who, started.stream.recording_id)):
+                await asyncio.sleep(0.01)
+        before = len(recogniser.specs)
+        resumed = (await one.resume(peer, who, started)).stream
+        feed_all(resumed, AUDIO, start=half)
+        resumed.stop(len(AUDIO))
+        await peer.until(ended(peer))
+        assert await texts_of(database, who, resumed.recording_id) == SAID.texts
+        assert int(recogniser.specs[before].context) >= len(known), "of the finals that were committed"
+
+
 async def test_a_third_takeover_that_comes_while_the_second_waits_for_its_ghost(
     database: Database, tmp_path: Path
 ) -> None:

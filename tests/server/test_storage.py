@@ -28,6 +28,8 @@ from tests.fakes.tones import random_sentences, talk
 from tests.support.cluster import clustered
 from tests.support.kept import Storage, shared, stored
 from tests.support.node import QUICK, Node, Peer, feed_all, log_of, node, somebody, texts_of
+from tests.support.process import ServerProcess
+from tests.support.spawn import free_port
 from tests.support.wire import Talk, Wire, wired
 
 SAID = talk(random_sentences(60, 3), silence_ms=800)
@@ -401,6 +403,34 @@ async def test_who_comes_before_the_storage_has_answered_is_taken(storage: Stora
         await wire.close()
     finally:
         await asyncio.to_thread(cluster.__exit__, None, None, None)
+
+
+async def test_nobody_is_let_in_before_there_is_a_place_for_audio(tmp_path: Path) -> None:
+    """A server listens before its database is there; clients of a node that died come at once."""
+    (tmp_path / "storage").mkdir()
+    port = free_port()
+    server = ServerProcess(
+        tmp_path / "node",
+        port=port,
+        database_url=f"postgresql://nobody:none@127.0.0.1:{free_port()}/none",
+        storage_url=(tmp_path / "storage").as_uri(),
+        secret="s" * 64,
+    )
+    starting = asyncio.create_task(asyncio.to_thread(server.start))
+    try:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as http:
+            while True:
+                try:
+                    async with http.get(f"http://127.0.0.1:{port}/healthz") as response:
+                        assert response.status == 200
+                        break
+                except aiohttp.ClientConnectionError:
+                    await asyncio.sleep(0.02)
+        assert [path for path in (tmp_path / "node" / "spool").iterdir() if path.is_dir()]
+    finally:
+        await asyncio.to_thread(server.kill)
+        with pytest.raises(AssertionError, match="the server ended"):
+            await starting
 
 
 async def early(url: str, token: str) -> Wire:
