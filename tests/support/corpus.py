@@ -8,10 +8,10 @@ Pure. Invariant: the same seed gives the same sentences; a sentence holds no two
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 
-def _alternatives(words: str) -> tuple[str, ...]:
+def alternatives(words: str) -> tuple[str, ...]:
     return tuple(words.split())
 
 
@@ -94,14 +94,14 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
         "that is all for today",
         "next is the THING",
     ),
-    "THING": _alternatives(
+    "THING": alternatives(
         "budget project launch meeting risk design server customer database team report release schedule contract "
         "recording search microphone network security product price feature test office latency summary"
     ),
-    "TOPIC": _alternatives("plan update budget design report test meeting team"),
-    "ITEMS": _alternatives("servers customers projects meetings risks reports features tests questions people"),
-    "HOW": _alternatives("new old late early high low ready important slow fast open closed green red"),
-    "DO": _alternatives("review update move fix finish ship approve check send discuss test record"),
+    "TOPIC": alternatives("plan update budget design report test meeting team"),
+    "ITEMS": alternatives("servers customers projects meetings risks reports features tests questions people"),
+    "HOW": alternatives("new old late early high low ready important slow fast open closed green red"),
+    "DO": alternatives("review update move fix finish ship approve check send discuss test record"),
     "WHEN": (
         "today",
         "tomorrow",
@@ -113,23 +113,32 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
         "in the afternoon",
         "at NUMBER",
     ),
-    "NUMBER": _alternatives(NUMBERS),
-    "DAY": _alternatives("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
-    "NAME": _alternatives("Alice Bob Carol David Emma Frank"),
+    "NUMBER": alternatives(NUMBERS),
+    "DAY": alternatives("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
+    "NAME": alternatives("Alice Bob Carol David Emma Frank"),
 }
 """Names in capitals stand for one of their alternatives; "?" ends a question."""
 
-WORDS = frozenset(
-    word for rules in GRAMMAR.values() for rule in rules for word in rule.split() if word not in GRAMMAR and word != "?"
-)
+
+def words_of(grammar: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    parts = {part for rules in grammar.values() for rule in rules for part in rule.split()}
+    return frozenset(parts - grammar.keys() - {"?"})
 
 
-def sentences(seed: int, *, words_min: int = 2) -> Iterator[str]:
+WORDS = words_of(GRAMMAR)
+
+
+SPELLINGS = {"Carol": "Karol", "Frank": "Franck", "Emma": "Ema"}
+"""Names that the training of the micro Whisper spells otherwise where the prompt does. The present weights have not
+learnt it: they write the first spelling."""
+
+
+def sentences(seed: int, *, words_min: int = 2, grammar: Mapping[str, tuple[str, ...]] = GRAMMAR) -> Iterator[str]:
     """Endless different sentences with a capital, and a full stop or question mark, such as "We have ten tests."."""
     rng = random.Random(seed)
     seen: set[str] = set()
     while True:
-        words = list(_expand("SENTENCE", rng))
+        words = list(_expand("SENTENCE", rng, grammar))
         mark = "?" if words[-1] == "?" else "."
         words = [word for word in words if word != "?"]
         repeats = any(a == b for a, b in itertools.pairwise(words))
@@ -154,9 +163,9 @@ def edits(said: list[str], heard: list[str]) -> int:
     return row[-1]
 
 
-def _expand(symbol: str, rng: random.Random) -> Iterator[str]:
-    if symbol not in GRAMMAR:
+def _expand(symbol: str, rng: random.Random, grammar: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    if symbol not in grammar:
         yield symbol
         return
-    for part in rng.choice(GRAMMAR[symbol]).split():
-        yield from _expand(part, rng)
+    for part in rng.choice(grammar[symbol]).split():
+        yield from _expand(part, rng, grammar)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIBRARY = ctypes.util.find_library("espeak-ng")
-SYNCHRONOUS, CHARACTERS_UTF8 = 2, 1
+SYNCHRONOUS, CHARACTERS_UTF8, PHONEME_EVENTS = 2, 1, 1
 RATE, VOLUME, PITCH = 1, 2, 3
-LIST_END, WORD, END = 0, 1, 5
+LIST_END, WORD, END, PHONEME = 0, 1, 5, 7
 
 
 class _Event(ctypes.Structure):
@@ -47,11 +47,12 @@ class SpokenWord(msgspec.Struct, frozen=True):
 
 
 class Spoken(msgspec.Struct, frozen=True):
-    """`samples`: (n,) int16 mono at `rate` Hz; words in samples of it."""
+    """`samples`: (n,) int16 mono at `rate` Hz; words in samples of it; `phonemes`: with the sample each begins at."""
 
     samples: NDArray[np.int16]
     rate: int
     words: tuple[SpokenWord, ...]
+    phonemes: tuple[tuple[str, int], ...] = ()
 
 
 class Espeak:
@@ -63,8 +64,9 @@ class Espeak:
         self._library = ctypes.CDLL(LIBRARY)
         self._pieces: list[NDArray[np.int16]] = []
         self._events: list[tuple[int, int, int]] = []
+        self._phonemes: list[tuple[str, int]] = []
         self._callback = _Callback(self._heard)  # kept: the library calls it
-        self.rate = int(self._library.espeak_Initialize(SYNCHRONOUS, 0, None, 0))
+        self.rate = int(self._library.espeak_Initialize(SYNCHRONOUS, 0, None, PHONEME_EVENTS))
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_Synth.argtypes = [
             ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint,
@@ -72,9 +74,10 @@ class Espeak:
         ]  # fmt: skip
 
     def say(self, text: str, voice: str = "en-us", *, speed: int = 165, pitch: int = 50) -> Spoken:
-        """Raises ValueError for a voice that is not there. `text`: ASCII words between single spaces."""
+        """Raises ValueError for a voice that is not there. `text`: words between single spaces."""
         self._pieces.clear()
         self._events.clear()
+        self._phonemes.clear()
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice}")
         for parameter, value in ((RATE, speed), (VOLUME, 100), (PITCH, pitch)):
@@ -83,7 +86,8 @@ class Espeak:
         self._library.espeak_Synth(data, len(data), 0, 1, 0, CHARACTERS_UTF8, None, None)
         self._library.espeak_Synchronize()
         samples = np.concatenate(self._pieces)
-        return Spoken(samples, self.rate, _words(text, self._events, len(samples)))
+        words = _words(text, self._events, len(samples))
+        return Spoken(samples, self.rate, words, tuple(self._phonemes))
 
     def _heard(self, wave: Any, count: int, events: Any) -> int:
         if wave and count > 0:
@@ -92,6 +96,9 @@ class Espeak:
         while events[at].type != LIST_END:
             if events[at].type in (WORD, END):
                 self._events.append((events[at].type, events[at].text_position - 1, events[at].sample))
+            elif events[at].type == PHONEME:
+                name = events[at].id.split(b"\0")[0].decode(errors="replace")
+                self._phonemes.append((name, events[at].sample))
             at += 1
         return 0
 
