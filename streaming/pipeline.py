@@ -1,6 +1,6 @@
 """The life of a stream: encoded bytes from the tape, through decoding, endpointing and recognition, to final segments.
 
-    tape -> AudioDecoder -> frames -> SpeechDetector -> Endpointer -> Utterance (own task) -> sink
+    tape -> AudioDecoder -> frames -> Leveller -> SpeechDetector -> Endpointer -> Utterance (own task) -> sink
 
 Policy: the next utterance may be recognised while the previous one is being finished (at most
 `utterances_unfinished_max`), but finals are committed strictly in order. `committed_sample` only moves past audio that
@@ -22,6 +22,7 @@ import numpy as np
 
 from streaming.audio.decode import DecodeStart, decoder_for
 from streaming.audio.endpoint import Effect, Endpointer, EndpointRules, UtteranceBegan
+from streaming.audio.prepare import LOOK_FRAMES, leveller_for
 from streaming.audio.window import AudioWindow
 from streaming.errors import DecodeFailed
 from streaming.limits import Limits
@@ -37,9 +38,9 @@ FRAMES_AT_ONCE = 62
 """Frames that are judged before others get their turn: 2 s of audio, some 10 ms with a neural detector."""
 RUN_UP_SAMPLES = samples_of(120)
 """What the resampler holds back at any rate (115 ms): audio from the middle is then as it is from the start."""
-LEAD_IN_FRAMES = 156
-"""5 s that the detector hears again where a stream goes on: webrtcvad's noise floor looks back for a second, silero's
-state for less."""
+LEAD_IN_FRAMES = LOOK_FRAMES + 156
+"""9 s that are heard again where a stream goes on: 4 s until the level is what it was, then 5 s for the detector, since
+webrtcvad's noise floor looks back for a second, silero's state for less."""
 
 Aside = Callable[[Callable[[], Pcm16]], Awaitable[Pcm16]]
 """Runs a call that takes long away from the event loop, such as `asyncio.to_thread`."""
@@ -138,6 +139,7 @@ class Pipeline:
         self._tape = tape
         self._recogniser = recogniser
         self._detector = detector
+        self._leveller = leveller_for(recogniser.capabilities.activity)
         self._sink = sink
         self._limits = limits
         self._on_parts = on_parts
@@ -240,13 +242,14 @@ class Pipeline:
             if at and at % (FRAMES_AT_ONCE * FRAME_SAMPLES) == 0:
                 await asyncio.sleep(0)
             frame = audio[at : at + FRAME_SAMPLES]
+            heard = self._leveller.take(frame)
             if self._lead_in.position < self._plan.start_sample:
-                self._lead_in.step(self._detector.is_speech(frame, in_speech=self._lead_in.in_speech))
+                self._lead_in.step(self._detector.is_speech(heard, in_speech=self._lead_in.in_speech))
                 continue
             self._window.append(frame)
             if self._utterance is not None:
-                self._utterance.feed(frame)
-            speech = self._detector.is_speech(frame, in_speech=self._endpointer.in_speech)
+                self._utterance.feed(heard)
+            speech = self._detector.is_speech(heard, in_speech=self._endpointer.in_speech)
             await self._apply(self._endpointer.step(speech), group)
             self._window.drop_before(self._window.end_sample - LOOKBACK_SAMPLES)
 
@@ -275,7 +278,7 @@ class Pipeline:
         utterance = Utterance(spec, recogniser=self._recogniser, on_partial=self._sink.partial, limits=self._limits)
         held = self._window.slice(sample, self._window.end_sample)
         if len(held):
-            utterance.feed(held)
+            utterance.feed(self._leveller.at_level(held))
         self._utterance = utterance
         self._open_starts.append(sample)
         before, self._heard = self._heard, asyncio.Event()

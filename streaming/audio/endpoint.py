@@ -81,6 +81,9 @@ LECTURE = EndpointRules(
 )
 """Hardly any turn-taking: coughs in the hall shall not begin anything, and caption blocks stay short."""
 
+PRESETS = {"conversation": CONVERSATION, "dictation": DICTATION, "lecture": LECTURE}
+"""By the names that clients give them."""
+
 
 def with_endpointing(rules: EndpointRules, endpointing_ms: int | None) -> EndpointRules:
     """`rules` with a client's `endpointing_ms` as the silence that ends an utterance; None leaves them alone.

@@ -475,6 +475,32 @@ def test_the_detector_hears_again_what_leads_to_the_place() -> None:
         assert np.array_equal(heard[: len(TALK.audio) - first], TALK.audio[first:])
 
 
+# --- level ------------------------------------------------------------------------------------------------------------
+QUIET = np.rint(TALK.audio / 60).astype(np.int16)
+
+
+def quiet(activity: str, detector: SpeechDetector | None = None, **options: Any) -> Stage:
+    return Stage(QUIET.tobytes(), recogniser=ToneRecogniser(activity=activity), detector=detector, **options).settle()
+
+
+def test_quiet_talk_is_heard_by_detector_and_engine_from_its_first_sample_on() -> None:
+    """Also the pre-roll, which the detector heard before anything was loud enough to be talk."""
+    check(quiet("speech").sink.segments, TALK)
+    assert quiet("sound").sink.segments == [], "an engine for any sound gets it as it is"
+
+
+def test_quiet_talk_that_goes_on_elsewhere_is_heard_at_the_same_level() -> None:
+    whole = Recording()
+    commits = quiet("speech", whole).sink.commits
+    for number, committed in enumerate(commits, 1):
+        detector = Recording()
+        rest = quiet("speech", detector, start_sample=committed, next_ordinal=number + 1)
+        assert [s.text for s in rest.sink.segments] == TALK.texts[number:]
+        frames = (len(QUIET) - committed) // FRAME_SAMPLES
+        np.testing.assert_array_equal(np.concatenate(detector.frames[-frames:]), np.concatenate(whole.frames[-frames:]))
+
+
+# --- context ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("seconds", [0.0, 5.0])
 def test_an_engine_gets_the_context_of_the_final_before_however_long_that_took(seconds: float) -> None:
     def conduct(call: Call, _spec: UtteranceSpec) -> float:

@@ -138,6 +138,32 @@ def test_hysteresis_goes_on_where_it_would_not_begin() -> None:
     assert all(heard(detector, speech, in_speech=True))
 
 
+class Scripted(Silero):
+    """Says what it was told to say."""
+
+    def __init__(self, said: list[float]) -> None:
+        super().__init__()
+        self.said = iter(said)
+
+    def probability(self, frame: Pcm16) -> float:
+        return next(self.said)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([0.79] * 6, "......"),
+        ([0.6, 0.8, 0.6, 0.6, 0.6, 0.6, 0.9], ".####.#"),
+        ([0.8, 0.4, 0.6, 0.49, 0.6], "#.#.."),
+    ],
+)
+def test_speech_begins_at_or_right_behind_a_frame_that_is_sure(said: list[float], expected: str) -> None:
+    detector = VoiceDetector()
+    detector._silero = Scripted(said)
+    loud = frames(voice(1.0))[: len(said)]
+    assert "".join(".#"[detector.is_speech(frame, in_speech=False)] for frame in loud) == expected
+
+
 @pytest.mark.parametrize("background_dbfs", [None, -60.0, -45.0])
 def test_with_an_endpointer_a_sentence_becomes_one_utterance(background_dbfs: float | None) -> None:
     parts = np.concatenate([silence(2), voice(2), silence(2)])
