@@ -1,5 +1,5 @@
 """Run every benchmark: `python -m bench [NAME ...] [--quick] [--speech FOLDER] [--model FOLDER]`; `make bench` runs it
-plain.
+plain. `captions` also takes `--streams`, `--shape`, `--engine` and `--resume`.
 
 Policy: what needs no outside data always runs; a benchmark whose program is missing is listed as skipped. Servers are
 real ones, started from this checkout with data folders of their own. Raw results go to bench/results/<name>.json, one
@@ -19,21 +19,24 @@ import msgspec
 import uvloop
 
 from bench import (
+    captions,
     crossnode,
     encodings,
     engines,
     fanout,
+    hour,
     idle,
     intake,
-    live,
+    preparation,
     replay,
     resume,
     search,
+    setups,
     speech,
     stalled,
     startup,
     streams,
-    whisper,
+    tables,
 )
 from bench.beside import ROUNDS
 from bench.report import ROOT, Figure, Result, table, write
@@ -42,17 +45,24 @@ from tests.support import synth
 from tests.support.process import TONES, ServerProcess, running
 
 SPHINX = "pocketsphinx"
+RESULTS = ROOT / "bench" / "results"
 SEARCH_P95_MS = 50
 """The promise of ARCHITECTURE.md, over 100,000 segments."""
 
 
 class Options(msgspec.Struct, frozen=True):
-    """`speech`: a folder of recordings with manifest.json; `model`: folder or name of a Whisper for CTranslate2."""
+    """`speech`: a folder of recordings with manifest.json; `model`: folder or name of a Whisper for CTranslate2;
+    `streams`, `shape`, `engine`, `resume`: of `captions`."""
 
     quick: bool
     speech: Path | None
     model: str
     seed: int
+    output: Path
+    streams: tuple[int, ...] = ()
+    shape: str | None = None
+    engine: str | None = None
+    resume: bool = False
 
 
 Benchmark = Callable[[Options], Awaitable[Result]]
@@ -63,21 +73,18 @@ async def start_up(options: Options) -> Result:
     return startup.benchmark(1 if options.quick else 3, SPHINX)
 
 
-async def captions(options: Options) -> Result:
+async def live_captions(options: Options) -> Result:
+    recordings = []
     if options.speech is not None:
-        clips, voice = speech.recorded(options.speech, 30 if options.quick else 180), "recordings"
-    else:
-        try:
-            clips, voice = speech.synthesised(4 if options.quick else len(speech.SENTENCES)), "espeak-ng en-us"
-        except FileNotFoundError as error:
-            return Result("captions", [], {}, {}, skipped=str(error))
-    heard_by = PocketSphinxEngine().capabilities
-    return await with_server(SPHINX, lambda server: live.benchmark(server, clips, voice, heard_by))
+        recordings = speech.recorded(options.speech, 30 if options.quick else 180)
+    wanted = setups.setups(quick=options.quick, counts=options.streams, shape=options.shape, engine=options.engine)
+    return await captions.benchmark(
+        list(wanted), options.model, recordings, options.output, seed=options.seed, resume=options.resume
+    )
 
 
-async def with_whisper(options: Options) -> Result:
-    sentences = {1: 5, 4: 3} if options.quick else {1: 16, 4: 10, 8: 10}
-    return await whisper.benchmark(options.model, sentences, options.seed)
+async def an_hour(options: Options) -> Result:
+    return await hour.benchmark(options.model, 240 if options.quick else 3_600, options.seed)
 
 
 async def every_encoding(options: Options) -> Result:
@@ -85,8 +92,12 @@ async def every_encoding(options: Options) -> Result:
         return Result("encodings", [], {}, {}, skipped="espeak-ng is not installed")
     sentences = 10 if options.quick else 40
     return await with_server(
-        whisper.ENGINE, lambda server: encodings.benchmark(server, sentences, options.seed), model=str(whisper.MICRO)
+        setups.WHISPER, lambda server: encodings.benchmark(server, sentences, options.seed), model=str(captions.MICRO)
     )
+
+
+async def prepared(options: Options) -> Result:
+    return await preparation.benchmark(options.model, 2 if options.quick else 8, options.seed)
 
 
 async def tones(options: Options) -> Result:
@@ -205,9 +216,10 @@ def rounds(options: Options) -> int:
 
 BENCHMARKS: dict[str, Benchmark] = {
     "startup": start_up,
-    "captions": captions,
-    "whisper": with_whisper,
+    "captions": live_captions,
+    "hour": an_hour,
     "encodings": every_encoding,
+    "preparation": prepared,
     "tones": tones,
     "searchable": searchable,
     "ingest": ingest,
@@ -235,16 +247,23 @@ async def with_server(engine: str, measure: Callable[[ServerProcess], Awaitable[
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Parlance; see docs/benchmarks.md.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(BENCHMARKS)}; default all")
-    parser.add_argument("--quick", action="store_true", help="less of everything, about four minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything, about eight minutes")
     parser.add_argument("--speech", type=Path, metavar="FOLDER", help="recordings with a manifest.json: id, file, text")
     parser.add_argument(
         "--model",
-        default=os.environ.get("PARLANCE_MODEL") or str(whisper.MICRO),
+        default=os.environ.get("PARLANCE_MODEL") or str(captions.MICRO),
         metavar="FOLDER",
         help="a Whisper for CTranslate2, a folder or a name; default PARLANCE_MODEL, else the tests' micro Whisper",
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results", metavar="FOLDER")
+    counts = parser.add_argument_group("captions")
+    counts.add_argument(
+        "--streams", type=counted, default=(), metavar="N,N", help="at once; default: to twice the knee"
+    )
+    counts.add_argument("--shape", choices=["micro", *setups.SHAPES], help="whose compute; default all")
+    counts.add_argument("--engine", choices=[setups.WHISPER, setups.SPHINX], help="default both")
+    counts.add_argument("--resume", action="store_true", help="go on with what an interrupted run has measured")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args(given)
     unknown = set(options.names) - set(BENCHMARKS)
     if unknown:
@@ -254,8 +273,19 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def counted(text: str) -> tuple[int, ...]:
+    """Numbers of streams, such as "1,2,4"."""
+    counts = tuple(int(part) for part in text.split(","))
+    if any(count < 1 for count in counts):
+        raise ValueError("at least one stream")
+    return counts
+
+
 async def run(given: argparse.Namespace) -> list[Result]:
-    options = Options(given.quick, given.speech, given.model, given.seed)
+    options = Options(
+        given.quick, given.speech, given.model, given.seed, given.output,
+        given.streams, given.shape, given.engine, given.resume,
+    )  # fmt: skip
     results = []
     for name in given.names or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -263,6 +293,8 @@ async def run(given: argparse.Namespace) -> list[Result]:
         result = await BENCHMARKS[name](options)
         write(given.output, result, seed=given.seed, quick=given.quick, seconds=time.perf_counter() - began)
         results.append(result)
+        if name in tables.DRAWN and not result.skipped and given.output == RESULTS and not given.quick:
+            tables.draw(RESULTS)
     return results
 
 

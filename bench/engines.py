@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = {name: json.loads(value) for name, _, value in (s.partition("=") for s in options.setting)}
     subject = load_class(options.engine)(**settings)
     if is_window_engine(subject):
-        parser.error("an engine that hears whole windows commits by itself; `python -m bench whisper` measures it")
+        parser.error("an engine that hears whole windows commits by itself; `python -m bench captions` measures it")
     heard = listen(options.folder, cast("Engine", subject))
     emit(engine=options.engine, settings=settings, **heard.figures)
     for hop_ms, n, holdback in itertools.product(options.hop_ms, options.agreement, options.holdback):

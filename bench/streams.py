@@ -14,23 +14,12 @@ import msgspec
 from parlance_client import Client, Event
 
 from bench import speech
-from bench.live import (
-    FINAL_P50_MS,
-    WARM_UP_S,
-    WORD_P50_MS,
-    WORD_P95_MS,
-    Listener,
-    Take,
-    final_delays,
-    flat,
-    ignore,
-    rounded,
-    speak,
-    word_delays,
-)
+from bench.cells import FINAL_P50_MS, WORD_P50_MS, WORD_P95_MS
+from bench.live import Listener, ignore, open_stream, speak
 from bench.meter import Meter, metered
+from bench.metrics import Take, final_delays, flat, word_delays
 from bench.report import Figure, Result, percentiles
-from bench.speech import Clip
+from bench.speech import Clip, Cut, Said
 from streaming.model import Capabilities
 from streaming.recogniser.pocketsphinx import PocketSphinxEngine
 from tests.fakes.tones import ToneEngine, random_sentences, talk
@@ -44,6 +33,8 @@ SHORT_ENDPOINTING_MS = 100
 STREAMS_FOR_50_PER_S = 28
 """A word of 5 letters and its silence take 0.48 s, so a stream makes 1.9 segments a second, less its beginning."""
 PROBE_PAUSE_S = 0.01
+WARM_UP_S = 3
+"""Heard before the measurement: the detector's model and a decoder are loaded once, whatever the streams."""
 """Between two looks for a segment that was not found."""
 
 
@@ -54,7 +45,8 @@ def tone_clip(seed: int, seconds: float) -> tuple[Clip, list[str]]:
     while count < len(sentences) and len(talk(sentences[: count + 1]).audio) <= seconds * 16_000:
         count += 1
     said = talk(sentences[:count])
-    return Clip(f"tones-{seed}", said.audio, " ".join(said.texts)), said.texts
+    words = tuple(Said(word.text, word.start_ms, word.end_ms) for sentence in said.sentences for word in sentence)
+    return Clip(f"tones-{seed}", said.audio, " ".join(said.texts), words), said.texts
 
 
 async def speak_all(
@@ -73,18 +65,30 @@ async def speak_all(
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(Client(server.url, account.token)) for _ in clips]
         meter = await stack.enter_async_context(metered(server))
+
+        async def one(client: Client, clip: Clip, found: list[Cut]) -> Take:
+            await asyncio.sleep(draw.random())
+            return await say(client, clip, found, endpointing_ms=endpointing_ms, listen=listen)
+
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(speak(*each, endpointing_ms=endpointing_ms, delay_s=draw.random(), listen=listen))
-                for each in zip(clients, clips, cuts, strict=True)
-            ]
+            tasks = [group.create_task(one(*each)) for each in zip(clients, clips, cuts, strict=True)]
     return [task.result() for task in tasks], meter
+
+
+async def say(
+    client: Client, clip: Clip, cuts: list[Cut], *, endpointing_ms: int | None = None, listen: Listener = ignore
+) -> Take:
+    """Open a stream and speak. Raises RuntimeError when the server takes none."""
+    opened = await open_stream(client, clip, endpointing_ms=endpointing_ms)
+    if isinstance(opened, str):
+        raise RuntimeError(f"the server took no stream: {opened}")  # noqa: TRY004 - the code is the answer
+    return await speak(opened, clip, cuts, listen=listen)
 
 
 async def warm_up(server: ServerProcess, clip: Clip) -> None:
     """One stream before the measurement: what is loaded and allocated once is not a stream's."""
     async with Client(server.url, (await server.account("bench")).token) as client:
-        await speak(client, clip, [])
+        await say(client, clip, [])
 
 
 async def benchmark(server: ServerProcess, counts: tuple[int, ...], seconds: float, seed: int) -> Result:
@@ -123,6 +127,10 @@ async def benchmark(server: ServerProcess, counts: tuple[int, ...], seconds: flo
             "bench_cpu_share_of_a_core": round(own, 3),
         }
     return Result("tones", rows, {"engine": "tones", "seconds": seconds, "counts": list(counts)}, raw)
+
+
+def rounded(values: list[float]) -> list[float]:
+    return [round(value, 1) for value in values]
 
 
 class Probe:
