@@ -22,6 +22,8 @@ T = TypeVar("T")
 ROLES = ("owner", "admin", "member", "viewer")
 SPEED_MAX = 100.0
 ENCODINGS = ("pcm_s16le", "pcm_f32le", "mulaw", "webm_opus", "ogg_opus")
+TASKS = ("transcribe", "translate")
+PRESETS = ("conversation", "dictation", "lecture")
 
 
 class _Commands(click.Group):
@@ -83,6 +85,8 @@ def serve(host: str | None, port: int | None, data_dir: Path | None) -> None:
 )
 @click.option("--title", help="Title of the recording [the file's name].")
 @click.option("--language", help="Language of the speech, such as en [auto].")
+@click.option("--task", type=click.Choice(TASKS), help="Write what was said, or its translation into English.")
+@click.option("--preset", type=click.Choice(PRESETS), help="When a pause ends a sentence [conversation].")
 @click.option(
     "--encoding", type=click.Choice(ENCODINGS), default=ENCODINGS[0], show_default=True, help="What to send it as."
 )
@@ -95,6 +99,8 @@ def stream(
     speed: float | None,
     title: str | None,
     language: str | None,
+    task: str | None,
+    preset: str | None,
     encoding: str,
     url: str | None,
     token: str | None,
@@ -115,6 +121,8 @@ def stream(
         file=file,
         title=title,
         language=language,
+        task=task,
+        preset=preset,
         speed=(speed or 1.0) if realtime else None,
         encoding=encoding,
     )

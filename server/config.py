@@ -7,6 +7,7 @@ and what is expected; an unknown `PARLANCE_*` variable is refused with the neare
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,12 +21,18 @@ LATER = {
 """Settings whose part this version does not have: refused when set, because ignoring them would mislead."""
 
 
+DEVICES = r"auto|(cpu|cuda(:\d{1,2})?)(,(cpu|cuda(:\d{1,2})?)){0,31}"
+"""At most 32: each is a process with a model of its own."""
+
+
 class ConfigError(Exception):
     """A setting is wrong. The text is one sentence that names it."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`model`: a Whisper by name or folder, None takes the best one that is here; `models_env`: the models
+    """`model`: a Whisper by name or folder, None takes the best one that is here; `devices`: where it runs, a worker
+    process on each, such as `cuda:0,cuda:1`; `compute_type`: how (CTranslate2 knows the names), `final_model`: another
+    Whisper that writes the finals, behind what is stable already; `models_env`: the models
     environment's folder, "off", or None for `.venv-models` beside the program; `align_model`, `embedding_model`: a
     folder or a name on the hub, None takes the default; `remote_*`: an OpenAI-compatible service that makes the final
     text for these tenants ("*": all). `public_url`: how browsers reach the server, when a proxy stands before it.
@@ -40,6 +47,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     database_url: str | None = None
     engine: str = "auto"
     model: str | None = None
+    devices: str = "auto"
+    compute_type: str = "auto"
+    final_model: str | None = None
     offline: bool = False
     models_env: str | None = None
     align_model: str | None = None
@@ -155,6 +165,8 @@ def _relations(config: Config) -> None:
         refuse("secret", "must have at least 32 characters")
     if config.engine not in ("auto", "pocketsphinx", "whisperx") and ":" not in config.engine:
         refuse("engine", f"{config.engine!r} is none of auto, pocketsphinx, whisperx, or package.module:Engine")
+    if not re.fullmatch(DEVICES, config.devices):
+        refuse("devices", f"{config.devices!r} is neither auto nor a list of cpu, cuda, cuda:0, cuda:1, ...")
     if config.remote_url is not None and not config.remote_url.startswith(("http://", "https://")):
         refuse("remote_url", "must begin with https:// or http://")
     if config.remote_url is not None and not config.remote_tenants:

@@ -10,13 +10,25 @@ from pathlib import Path
 
 import msgspec
 
-from server.config import Config
+from server.config import Config, ConfigError
 from server.models.cache import cache_folder, find_whisper
 from server.models.fetching import ModelFetch
+from server.workers.devices import found as found_devices
 from server.workers.engines import Engines, choose
 from server.workers.remote import RemoteService
 from streaming.limits import Limits
 from streaming.protocol.messages import EngineInfo, StatusTask
+
+
+def _settings(config: Config) -> dict[str, str]:
+    """What a Whisper's worker is told besides its model. Raises `ConfigError` when the model for finals is not here."""
+    settings = {"PARLANCE_COMPUTE_TYPE": config.compute_type}
+    if config.final_model is not None:
+        found = find_whisper(config.final_model, cache_folder())
+        if found is None:
+            raise ConfigError(f"PARLANCE_FINAL_MODEL: no Whisper called {config.final_model} is here")
+        settings["PARLANCE_FINAL_MODEL"] = str(found)
+    return settings
 
 
 class Recognition:
@@ -35,6 +47,8 @@ class Recognition:
             choose(config, found),
             command=config.worker_command,
             limits=limits,
+            devices=found_devices(config.devices),
+            settings=_settings(config),
             remote=self._remote.over if self._remote is not None else None,
             remote_tenants=config.remote_tenants,
         )
@@ -58,7 +72,8 @@ class Recognition:
         return [self._fetch.task] if self._fetch is not None and self._fetch.task is not None else []
 
     async def works(self) -> bool:
-        return self.engines.state == "ready"
+        """Every worker is ready: with one of several lost, captions may be late."""
+        return self.engines.whole
 
     async def fetch(self) -> None:
         """Get a Whisper when none is here; returns when there is nothing left to do."""

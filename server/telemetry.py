@@ -16,6 +16,25 @@ from pythonjsonlogger.json import JsonFormatter
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+class RecogniserMetrics:
+    """What a worker with a shared model says of itself once a second."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.busy = Gauge(
+            "parlance_recogniser_busy_ratio", "Share of the last second that the model decoded", ["worker"],
+            registry=registry,
+        )  # fmt: skip
+        self.delay = Gauge(
+            "parlance_recogniser_delay_seconds", "Until all that waits for the model would be decoded", ["worker"],
+            registry=registry,
+        )  # fmt: skip
+        self.utterances = Gauge("parlance_recogniser_utterances", "Open utterances", ["worker"], registry=registry)
+        self.thinned = Gauge(
+            "parlance_recogniser_thinned_tenants", "Tenants with fewer partials, because the model has no time",
+            ["worker"], registry=registry,
+        )  # fmt: skip
+
+
 class Metrics:
     """Every metric, with its unit last in its name. One registry per process."""
 
@@ -59,6 +78,7 @@ class Metrics:
         self.worker_restarts = Counter(
             "parlance_worker_restarts", "Worker processes started again", registry=self.registry
         )
+        self.recogniser: Final = RecogniserMetrics(self.registry)
         self.lag_seconds = Histogram(
             "parlance_lag_seconds", "Received but not yet processed audio, sampled at each acknowledgement",
             buckets=LATENCY_BUCKETS, registry=self.registry,

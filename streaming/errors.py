@@ -134,7 +134,11 @@ class Unavailable(ParlanceError):
 
 
 class WorkerLost(Unavailable):
-    pass
+    """`suspect`: the caller's audio may be what the worker died of; False when it was busy with something else."""
+
+    def __init__(self, message: str, *, retry_after_ms: int | None = None, suspect: bool = True) -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.suspect = suspect
 
 
 class Fenced(Unavailable):

@@ -197,6 +197,14 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker_stall_ms: int = 60_000
     """Without any answer to pending work. A piece of 2 s takes 0.3 s to decode, a final of 30 s of speech below 2 s:
     even 20 times overloaded a healthy decoder answers in less."""
+    worker_stall_ms_min: int = 10_000
+    """A shared model whose calls take milliseconds is given this long, and never less: a machine may stand still."""
+    worker_load_tenants_max: int = 256
+    """Tenants that a worker's report names, those who want most: 256 x 450 B stay below a frame."""
+    overloaded_retry_ms: int = 5_000
+    """To who is refused because the recogniser has no time: people stop talking, an utterance takes some seconds."""
+    starts_remembered_ms: int = 5_000
+    """A stream that has just been let in counts as one that speaks: the worker has not heard it yet."""
     worker_hello_ms_max: int = 120_000
     """Loading takes PocketSphinx 0.4 s and a large model from a slow disk a minute; past this the worker hangs."""
     worker_stop_ms_max: int = 3_000
@@ -389,6 +397,8 @@ def check(limits: Limits) -> Limits:
     vocabulary_bytes = limits.vocabulary_terms_max * (limits.vocabulary_term_chars_max * 4 + 5)
     largest_open = vocabulary_bytes + limits.worker_context_bytes_max + 4 * KIB
     assert max(largest_open, limits.worker_pcm_bytes_max + KIB) <= limits.worker_frame_bytes_max
+    assert limits.worker_stall_ms_min <= limits.worker_stall_ms
+    assert limits.worker_load_tenants_max * (4 * limits.id_chars_max + 50) <= limits.worker_frame_bytes_max
     assert limits.call_bytes_max >= 2 * limits.utterance_ms_max * 32, "an utterance and its words fit into a call"
     assert limits.align_batch_max <= 200, "PROTOCOL.md: at most 200 segments a revision"
     assert limits.database_acquire_ms_max <= limits.handler_ms_max, "a handler's deadline holds"

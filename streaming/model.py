@@ -91,7 +91,8 @@ class Hypothesis(msgspec.Struct, frozen=True):
     """What a recogniser makes of an utterance so far.
 
     `until_sample`: audio before this sample of the recording was taken into account; `fixed`: so many of the first
-    words the engine will not change any more (0 where it cannot tell).
+    words the engine will not change any more (0 where it cannot tell); `hops`: after so many hops of audio the next one
+    is wanted, more than 1 where the recogniser cannot keep up.
     """
 
     words: tuple[Word, ...]
@@ -99,6 +100,7 @@ class Hypothesis(msgspec.Struct, frozen=True):
     language: str = "en"
     confidence: float = 1.0
     fixed: int = 0
+    hops: int = 1
 
 
 class Capabilities(msgspec.Struct, frozen=True):
@@ -110,7 +112,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     `activity`: "speech" wants a voice detector, "sound" any sound above the floor;
     `utterances_max`: utterances decoded at once by one worker; `utterance_ms_max`: longest utterance it takes;
     `in_order`: an utterance begins when the one before it has its final, whose context it wants; `batch_max`: windows
-    that its model decodes in one call.
+    that its model decodes in one call; `tasks`: what `UtteranceSpec.task` may be.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     notice: str | None = None
     in_order: bool = False
     batch_max: int = 1
+    tasks: tuple[str, ...] = ("transcribe",)
 
 
 class UtteranceSpec(msgspec.Struct, frozen=True):
@@ -133,7 +136,8 @@ class UtteranceSpec(msgspec.Struct, frozen=True):
     `start_sample`: where its first fed sample stands on the recording's clock;
     `context`: opaque state that the engine returned with the stream's previous final (cepstral mean, prompt);
     `tenant`: whose it is, so that tenants get equal shares of a model; `task`: "transcribe", or "translate" into
-    English; `words`: the times of words are wanted in partials too.
+    English; `words`: the times of words are wanted in partials too; `alone`: a worker died over this audio, so it is
+    decoded together with no other.
     """
 
     utterance_id: str
@@ -144,6 +148,7 @@ class UtteranceSpec(msgspec.Struct, frozen=True):
     tenant: str = ""
     task: str = "transcribe"
     words: bool = False
+    alone: bool = False
 
 
 class Final(msgspec.Struct, frozen=True):

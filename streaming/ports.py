@@ -36,8 +36,9 @@ class UtteranceDecoder(Protocol):
         """Append audio that follows what was fed before. Waits while the worker is far behind."""
         ...
 
-    async def partial(self) -> Hypothesis:
-        """Hypothesis over all audio fed so far."""
+    async def partial(self) -> Hypothesis | None:
+        """Hypothesis over all audio fed so far; None when it waited so long that newer audio must be there: feed that
+        and ask again, which keeps the place in the queue."""
         ...
 
     async def final(self) -> Final:

@@ -1,8 +1,13 @@
 """One utterance on its way through a recogniser that may die at any moment.
 
 Holds all audio of the utterance until it is over, so a lost worker is answered by opening anew and offering the audio
-again; what was committed as stable stays committed. Partial hypotheses run at fixed sample counts (every
-`Capabilities.hop_ms` of audio); hops missed while the recogniser was behind are skipped and counted, never queued.
+again; what was committed as stable stays committed. Partial hypotheses run at fixed sample counts: every
+`Capabilities.hop_ms` of audio, or at whole multiples of it (`Hypothesis.hops`) where the recogniser cannot keep up.
+Hops that are left out are counted, never queued. The end does not wait for a hypothesis that is under way: nobody would
+be shown it.
+
+A lost worker counts as an attempt only when it was busy with this audio. From then on the audio is decoded alone, so
+that no other is lost with it again.
 
 Boundary: the pipeline feeds and ends it; `run` talks to the recogniser and reports partials.
 Invariant: `run` returns after all fed audio was taken into account, or `None` when the audio proved to be poison.
@@ -50,6 +55,8 @@ class Utterance:
         self._total = 0
         self._signal = Signal()
         self._hypothesised = 0
+        self._hops = 1
+        self._asking: asyncio.Timeout | None = None
 
     @property
     def samples(self) -> int:
@@ -66,6 +73,8 @@ class Utterance:
         """No more audio; speech ended at `end_sample` of the recording."""
         self.end_sample = end_sample
         self._signal.set()
+        if self._asking is not None:
+            self._asking.reschedule(asyncio.get_running_loop().time())
 
     async def run(self, context: bytes = b"") -> Final | None:
         """Recognise to the end, with what the engine carries over from the utterance before (`context`).
@@ -76,11 +85,15 @@ class Utterance:
         retry_s = RETRY_S_MIN
         attempts = 0
         while attempts < self._limits.utterance_attempts_max:
+            opened = False
             try:
                 decoder = await self._recogniser.open(spec)
-                attempts += 1
+                opened = True
                 return await self._attempt(decoder)
-            except WorkerLost:
+            except WorkerLost as error:
+                if opened and error.suspect:
+                    attempts += 1
+                    spec = msgspec.structs.replace(spec, alone=True)
                 log.warning("recogniser lost, offering the utterance again", extra={"samples": self._total})
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, RETRY_S_MAX)
@@ -100,22 +113,41 @@ class Utterance:
                     fed = target
                 elif ended:
                     return await decoder.final()
-                elif fed > self._hypothesised:
+                elif self._is_due(fed):
                     await self._hypothesise(decoder, fed)
                 else:
                     await self._signal.wait()
         finally:
             await decoder.discard()
 
+    def _is_due(self, fed: int) -> bool:
+        """A multiple of the wanted hops has been passed since the last hypothesis."""
+        step = self._hop * self._hops
+        return fed // step > self._hypothesised // step
+
     async def _hypothesise(self, decoder: UtteranceDecoder, fed: int) -> None:
-        hypothesis = await decoder.partial()
-        self.hops_skipped += (fed - self._hypothesised) // self._hop - 1
-        self._hypothesised = fed
+        try:
+            async with asyncio.timeout(None) as self._asking:
+                hypothesis = await decoder.partial()
+        except TimeoutError:
+            self._pass(fed)  # it ended meanwhile
+            return
+        finally:
+            self._asking = None
+        if hypothesis is None:
+            return
+        self._hops = hypothesis.hops
+        self._pass(fed)
         if self.end_sample is not None:
             return
         partial = self.builder.update(hypothesis)
         if partial is not None:
             self._on_partial(partial)
+
+    def _pass(self, fed: int) -> None:
+        """The hypothesis of this hop was made; those between it and the one before were not."""
+        self.hops_skipped += (fed - self._hypothesised) // self._hop - 1
+        self._hypothesised = fed
 
     def _slice(self, start: int, end: int) -> Pcm16:
         """Samples [start, end) of the utterance."""

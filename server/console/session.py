@@ -32,6 +32,8 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     title: str | None = None
     language: str | None = None
+    task: str | None = None
+    preset: str | None = None
     speed: float | None = None
     encoding: str = "pcm_s16le"
 
@@ -50,6 +52,8 @@ async def stream_file(url: str, token: str, options: StreamOptions, show: Show) 
                 channels=encoder.channels,
                 title=options.title or options.file.stem,
                 language=options.language,
+                task=options.task,
+                preset=options.preset,
             )
             await client.join(stream.room, 0)
             if client.ready.engine.notice:

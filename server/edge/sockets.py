@@ -83,7 +83,7 @@ class Server(ReadingServer):
             self.greet(sid)
 
 
-FEATURES = ("server_status", "history_truncated")
+FEATURES = ("server_status", "history_truncated", "translate", "presets")
 """Additions to PROTOCOL.md, told in `ready.features`."""
 
 

@@ -25,7 +25,7 @@ from server.store import feed, recordings
 from server.store.commits import Committer
 from server.store.pool import Database
 from streaming.aio import Scope, cancel_and_wait
-from streaming.audio.endpoint import CONVERSATION, with_endpointing, within
+from streaming.audio.endpoint import PRESETS, with_endpointing, within
 from streaming.audio.vad import detector_for
 from streaming.errors import (
     Draining,
@@ -35,7 +35,6 @@ from streaming.errors import (
     RecordingBusy,
     StreamEnded,
     Unavailable,
-    UnsupportedLanguage,
 )
 from streaming.limits import Limits
 from streaming.model import AudioFormat
@@ -43,7 +42,7 @@ from streaming.pipeline import StreamPlan
 from streaming.protocol.messages import RecordingStart
 
 from .engines import EngineLease, EnginePool
-from .opening import Opening, check_same, format_of, open_stream
+from .opening import Opening, check_engine, check_same, format_of, open_stream
 from .places import Owner, check_room
 from .sink import RoomSink
 from .stream import Client, EndReason, LiveStream
@@ -122,9 +121,10 @@ class Desk:
             return await self._resume(who, client, wanted)
         access(who, Action.RECORD, TenantRef(tenant_id=who.tenant_id))
         fmt = format_of(wanted)
-        self._check_language(wanted.language)
+        check_engine(wanted, self._engines.capabilities)
         live = [(stream.row.tenant_id, stream.row.owner_id) for stream in self._streams.values()]
         check_room(who, live + self._starting, self._limits)
+        self._engines.admit(who.tenant_id)
         self._starting.append((who.tenant_id, who.user_id))
         try:
             return await self._begin(who, client, wanted, fmt)
@@ -148,6 +148,8 @@ class Desk:
                 endpointing_ms=wanted.endpointing_ms,
                 vocabulary=tuple(wanted.vocabulary),
                 words=wanted.words,
+                task=wanted.task,
+                preset=wanted.preset,
                 remote=who.tenant_name if self._engines.remote_allowed(who.tenant_name) else "",
             ),
             started_at=time.time_ns() // 1_000_000,
@@ -209,15 +211,6 @@ class Desk:
         """Raises `Unavailable` before the first engine is ready: no stream is taken from a node that can run it."""
         _ = self._engines.capabilities
 
-    def _check_language(self, language: str) -> None:
-        engine = self._engines.capabilities
-        spoken = engine.languages
-        if language != "auto" and spoken and language.split("-")[0].lower() not in spoken:
-            raise UnsupportedLanguage(
-                f"The engine {engine.name} understands {', '.join(spoken)} only.",
-                field="language",
-            )
-
     async def _notice(
         self, connection: object, row: recordings.RecordingRow, event: str, extra: dict[str, object]
     ) -> list[feed.Event]:
@@ -259,7 +252,7 @@ class Desk:
     ) -> LiveStream:
         lease = self._engines.lease(remote=row.options.remote)
         capabilities = lease.recogniser.capabilities
-        rules = with_endpointing(CONVERSATION, row.options.endpointing_ms)
+        rules = with_endpointing(PRESETS[row.options.preset], row.options.endpointing_ms)
         live = LiveStream(
             row=row,
             stream=stream,
@@ -274,6 +267,7 @@ class Desk:
                 begin=opening.begin,
                 context=stream.context,
                 tenant=row.tenant_id,
+                task=row.options.task,
                 words=row.options.words,
             ),
             opening=opening,
@@ -286,7 +280,7 @@ class Desk:
                 hub=self._hub,
                 committer=self._committer,
             ),
-            recogniser=lease.recogniser,
+            lease=lease,
             detector=detector_for(capabilities.activity),
             database=self._database,
             ender=self._end,

@@ -12,6 +12,10 @@ class EngineLease(Protocol):
     @property
     def recogniser(self) -> Recogniser: ...
 
+    def is_thinned(self, tenant_id: str) -> bool:
+        """This tenant's partials come more rarely, because the recogniser cannot keep up."""
+        ...
+
     def release(self) -> None: ...
 
 
@@ -21,6 +25,10 @@ class EnginePool(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """Of the engine that takes new streams."""
+        ...
+
+    def admit(self, tenant_id: str) -> None:
+        """A new stream of this tenant. Raises `Overloaded` when its captions could not be on time."""
         ...
 
     def remote_allowed(self, tenant_name: str) -> bool:

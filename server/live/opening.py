@@ -12,8 +12,8 @@ from server.media.ports import AudioLog, Media, PartKeeper
 from server.store import recordings
 from streaming.audio.decode import DecodeStart, begin_at, decoder_for
 from streaming.audio.parts import OPUS_PER_SAMPLE
-from streaming.errors import BadRequest, DecodeFailed, NotFound
-from streaming.model import OPUS_SAMPLE_RATE, SAMPLE_RATE, AudioFormat, Encoding
+from streaming.errors import BadRequest, DecodeFailed, NotFound, UnsupportedLanguage
+from streaming.model import OPUS_SAMPLE_RATE, SAMPLE_RATE, AudioFormat, Capabilities, Encoding
 from streaming.pipeline import lead_in
 from streaming.protocol.messages import RecordingStart
 
@@ -43,6 +43,15 @@ def format_of(wanted: RecordingStart) -> AudioFormat:
         fmt = AudioFormat(encoding=encoding, sample_rate=wanted.sample_rate or usual, channels=wanted.channels or 1)
     decoder_for(fmt)  # may not be there
     return fmt
+
+
+def check_engine(wanted: RecordingStart, engine: Capabilities) -> None:
+    """What the engine cannot do is refused, not left out. Raises `UnsupportedLanguage`, `BadRequest` (field `task`)."""
+    spoken = engine.languages
+    if wanted.language != "auto" and spoken and wanted.language.split("-")[0].lower() not in spoken:
+        raise UnsupportedLanguage(f"The engine {engine.name} understands {', '.join(spoken)} only.", field="language")
+    if wanted.task not in engine.tasks:
+        raise BadRequest(f"The engine {engine.name} with the model {engine.model} cannot {wanted.task}.", field="task")
 
 
 def check_same(wanted: RecordingStart, fmt: AudioFormat) -> None:

@@ -35,13 +35,14 @@ from streaming.errors import (
 from streaming.limits import Limits
 from streaming.model import ms_of
 from streaming.pipeline import Pipeline, StreamPlan, at_once
-from streaming.ports import Recogniser, SpeechDetector
+from streaming.ports import SpeechDetector
 from streaming.protocol.messages import RecordingAck
 from streaming.protocol.offsets import OffsetLedger
 from streaming.protocol.session import Input, State, advance
 from streaming.tape import MarkKind, Tape
 
 from .checks import check_beginning, check_length, damage_of, received_ms
+from .engines import EngineLease
 from .opening import Opening
 from .sink import RoomSink
 
@@ -85,7 +86,7 @@ class LiveStream:
         plan: StreamPlan,
         opening: Opening,
         sink: RoomSink,
-        recogniser: Recogniser,
+        lease: EngineLease,
         detector: SpeechDetector,
         database: Database,
         ender: Ender,
@@ -104,6 +105,7 @@ class LiveStream:
         self._sink = sink
         self._database = database
         self._ender = ender
+        self._lease = lease
         self._abandon_s = abandon_ms / 1000
         self._unattended_since = time.monotonic() - (0.0 if client else stream.idle_ms / 1000)
         self._state = State.LIVE
@@ -113,8 +115,7 @@ class LiveStream:
         self._acked: RecordingAck | None = None
         self._skips_counted = 0
         self._sync_failed = self._hurry = False
-        self._damage_told = False
-        self._ending = False
+        self._damage_told = self._ending = False
         self._overtaken = asyncio.Event()
         self._renew_now = Signal()
         if self.epoch > 1:
@@ -140,7 +141,7 @@ class LiveStream:
         self._pipeline = Pipeline(
             plan,
             tape=self._tape,
-            recogniser=recogniser,
+            recogniser=lease.recogniser,
             detector=detector,
             sink=sink,
             limits=limits,
@@ -344,7 +345,7 @@ class LiveStream:
             processed_ms=processed_ms,
             committed_ms=min(ms_of(progress.settled_sample), heard_ms),
             lag_ms=lag_ms,
-            degraded=lag_ms > DEGRADED_MS,
+            degraded=lag_ms > DEGRADED_MS or self._lease.is_thinned(self.tenant_id),
         )
         if ack != self._acked and self.client is not None:
             self._acked = ack

@@ -25,6 +25,8 @@ class StreamOptions(msgspec.Struct, frozen=True):
     vocabulary: tuple[str, ...] = ()
     words: bool = False
     remote: str = ""
+    task: str = "transcribe"
+    preset: str = "conversation"
 
 
 class RecordingRow(msgspec.Struct, frozen=True):

@@ -4,18 +4,20 @@ Policy (DESIGN, decision 10): `engine=auto` takes Whisper when weights are here,
 weights arrive while the server runs, the new engine is started beside the old one and takes new streams once it is
 ready; the old one ends with its last stream. One that does not get ready is given up, and the old one stays.
 
-Invariant: a stream keeps the recogniser that it began with; every running worker serves new streams or has a lease.
+Invariant: a stream keeps the recogniser that it began with; all running workers serve new streams or have a lease.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from server.config import Config, ConfigError
+from server.workers.devices import AUTO
 from server.workers.local import LocalRecogniser, engine_ref
+from server.workers.pool import Pool
 from streaming.aio import Scope
 from streaming.errors import Unavailable
 from streaming.limits import Limits
@@ -65,6 +67,10 @@ class Lease:
         self.recogniser = recogniser
         self._seat: _Seat | None = seat
 
+    def is_thinned(self, tenant_id: str) -> bool:
+        """This tenant's partials come more rarely, because the recogniser cannot keep up."""
+        return self._seat is not None and self._seat.recogniser.is_thinned(tenant_id)
+
     def release(self) -> None:
         if self._seat is not None:
             self._seat.leases -= 1
@@ -73,9 +79,9 @@ class Lease:
 
 
 class _Seat:
-    """A running worker and who uses it."""
+    """Running workers and who uses them."""
 
-    def __init__(self, choice: Choice, recogniser: LocalRecogniser, changed: Callable[[], None]) -> None:
+    def __init__(self, choice: Choice, recogniser: Pool, changed: Callable[[], None]) -> None:
         self.choice = choice
         self.recogniser = recogniser
         self.changed = changed
@@ -86,6 +92,7 @@ class _Seat:
 class Engines:
     """`lease` serves streams, `info` tells clients, `run` is a component, `switch` comes when weights arrived.
 
+    `devices`: where models run (`server.workers.devices`), a worker on each; an engine that knows no devices has one.
     `remote`: wraps the local recogniser for streams of `remote_tenants`, whose final text a remote service makes."""
 
     def __init__(
@@ -94,11 +101,15 @@ class Engines:
         *,
         command: str | None,
         limits: Limits,
+        devices: Sequence[str] = (AUTO,),
+        settings: Mapping[str, str] | None = None,
         remote: Callable[[Recogniser], Recogniser] | None = None,
         remote_tenants: Collection[str] = (),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = command
+        self._devices = tuple(devices)
+        self._settings = dict(settings or {})
         self._limits = limits
         self._remote = remote
         self._remote_tenants = remote_tenants
@@ -110,6 +121,15 @@ class Engines:
     @property
     def state(self) -> str:
         return self._current.recogniser.state
+
+    @property
+    def whole(self) -> bool:
+        """Every worker of the engine that takes new streams is ready."""
+        return self._current.recogniser.whole
+
+    def admit(self, tenant_id: str) -> None:
+        """A new stream. Raises `Overloaded` when its captions could not be on time."""
+        self._current.recogniser.admit(tenant_id)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -172,11 +192,22 @@ class Engines:
             await scope.wait_failed()
 
     def _seat(self, choice: Choice) -> _Seat:
-        settings = SETTINGS if choice.model is None else {**SETTINGS, "PARLANCE_MODEL": str(choice.model)}
-        recogniser = LocalRecogniser(
-            engine_ref(choice.engine), command=self._command, limits=self._limits, settings=settings
-        )
-        return _Seat(choice, recogniser, self._sweep)
+        settings = {**SETTINGS, **self._settings}
+        if choice.model is not None:
+            settings["PARLANCE_MODEL"] = str(choice.model)
+        devices = (AUTO,) if choice.engine == "pocketsphinx" else self._devices
+        workers = [
+            LocalRecogniser(
+                engine_ref(choice.engine),
+                command=self._command,
+                limits=self._limits,
+                settings=settings,
+                device=device,
+                name=device if devices.count(device) == 1 else f"{device} ({number})",
+            )
+            for number, device in enumerate(devices, 1)
+        ]
+        return _Seat(choice, Pool(workers, self._limits), self._sweep)
 
     def _launch(self, seat: _Seat) -> None:
         seat.task = self._scope.spawn(seat.recogniser.run(), name=seat.choice.engine)

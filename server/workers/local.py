@@ -4,9 +4,11 @@
 its `Hello`, passes answers to the utterances that wait for them, and starts it again with a growing pause when it
 dies, for ever. The worker never shares memory, threads or an event loop with the server.
 
-Policy: a place at the worker is taken by `open`, first come first served, and given back by the worker's own answer
-(`FinalReady`, `Discarded` or `Lost`), so the server never believes a decoder free that is not. Whatever waits for a
-worker that dies gets `WorkerLost` at once; the caller holds the audio and offers it again.
+Policy: a place at the worker is taken by `open` and given back by the worker's own answer (`FinalReady`, `Discarded`
+or `Lost`), so the server never believes a decoder free that is not. A free place goes to the tenant that holds the
+fewest, else in order of arrival. Whatever waits for a worker that dies gets `WorkerLost` at once; the caller holds the
+audio and offers it again. A worker that announces what it decodes (`Begun`) leaves no doubt whose audio it died of:
+only those utterances are suspects. Of a worker that never did, all are.
 
 Boundary: `streaming.recogniser.link` is all that server and worker share.
 Invariant: when `run` has ended, no process of the worker is left.
@@ -18,10 +20,13 @@ import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from enum import Enum
+from functools import partial
 
 from server.config import ConfigError
+from server.workers.devices import AUTO
+from server.workers.load import tell_metrics
 from server.workers.program import LinkBroken, Program
 from streaming.errors import WorkerLost
 from streaming.limits import KIB, LIMITS, Limits
@@ -53,11 +58,21 @@ class LocalRecogniser(Recogniser):
     """The `Recogniser` port over one worker process, restarted as often as needed.
 
     `engine`: `package.module:Class`; `command`: how to run the worker program, split like a shell does, default this
-    interpreter; `settings`: variables for the worker, such as PARLANCE_MODEL. `state` and `restarts`: see `Program`."""
+    interpreter; `settings`: variables for the worker, such as PARLANCE_MODEL; `device`: where its model runs, told as
+    PARLANCE_DEVICE; `name`: of this worker, default the device. `state` and `restarts`: see `Program`."""
 
     def __init__(
-        self, engine: str, *, command: str | None, limits: Limits, settings: Mapping[str, str] | None = None
+        self,
+        engine: str,
+        *,
+        command: str | None,
+        limits: Limits,
+        settings: Mapping[str, str] | None = None,
+        device: str = AUTO,
+        name: str | None = None,
     ) -> None:
+        self.name = name or device
+        settings = {**(settings or {}), **({} if device == AUTO else {"PARLANCE_DEVICE": device})}
         argv = shlex.split(command) if command else [sys.executable, "-P", "-m", "streaming.recogniser.worker"]
         self._program = Program("recogniser", [*argv, "--engine", engine], limits=limits, settings=settings)
         self._limits = limits
@@ -78,11 +93,31 @@ class LocalRecogniser(Recogniser):
         return self._program.pid
 
     @property
+    def started(self) -> bool:
+        """A worker has loaded its model, now or before."""
+        return self._capabilities is not None
+
+    @property
     def capabilities(self) -> Capabilities:
         """What the worker said last. Raises `WorkerLost` before its first `Hello`: wait for `ready`."""
         if self._capabilities is None:
             raise WorkerLost("the recogniser has not started yet", retry_after_ms=self._limits.worker_restart_ms_max)
         return self._capabilities
+
+    @property
+    def load(self) -> link.Load:
+        """What the worker said last of how busy it is; nothing where it does not say or is not there."""
+        return link.Load() if self._worker is None else self._worker.load
+
+    @property
+    def utterances(self) -> int:
+        """Utterances that have a place or wait for one."""
+        return 0 if self._worker is None else self._worker.utterances
+
+    @property
+    def full(self) -> bool:
+        """An utterance would have to wait for a place."""
+        return self._worker is not None and self._worker.full
 
     async def ready(self) -> None:
         """Wait until a worker has loaded its model for the first time."""
@@ -109,6 +144,7 @@ class LocalRecogniser(Recogniser):
                 if not isinstance(hello, link.Hello) or hello.version != link.VERSION:
                     raise LinkBroken("the worker program is of another version")
                 self._worker = worker = _Worker(writer, hello.capabilities, self._limits)
+                worker.told = partial(tell_metrics, self.name)
                 self._capabilities = hello.capabilities
                 self._program.state = "ready"
                 self._first_hello.set()
@@ -120,6 +156,7 @@ class LocalRecogniser(Recogniser):
             if self._worker is not None:
                 self._worker.fail()
                 self._worker = None
+                tell_metrics(self.name, link.Load())
 
 
 class _Worker:
@@ -131,15 +168,27 @@ class _Worker:
         self._utterances: dict[int, _Utterance] = {}
         self._next = 0
         self._alive = True
+        self._under_way: frozenset[int] | None = None
+        self.gone = asyncio.Event()
+        self.load = link.Load()
+        self.told: Callable[[link.Load], None] = lambda _load: None
         self._retry_after_ms = limits.worker_restart_ms_max
         self.inflight_bytes_max = limits.worker_inflight_bytes_max
 
+    @property
+    def utterances(self) -> int:
+        return self._places.wanted
+
+    @property
+    def full(self) -> bool:
+        return not self._places.free
+
     async def open(self, spec: UtteranceSpec) -> "_Utterance":
-        await self._places.take()
+        await self._places.take(spec.tenant)
         if not self._alive:  # it died after it gave us the place and before we came to run
             raise self.lost("the recogniser process died")
         self._next += 1
-        utterance = self._utterances[self._next] = _Utterance(self, self._next)
+        utterance = self._utterances[self._next] = _Utterance(self, self._next, spec.tenant)
         self.send(link.Open(self._next, spec))
         return utterance
 
@@ -147,14 +196,14 @@ class _Worker:
         self._writer.write(link.frame(request))
 
     async def drain(self) -> None:
-        """Wait until the kernel has taken most of what was sent. Raises `WorkerLost`."""
+        """Wait until the kernel has taken most of what was sent, or until everybody knows that the worker died."""
         try:
             await self._writer.drain()
-        except OSError as error:
-            raise self.lost("the recogniser process died") from error
+        except OSError:
+            await self.gone.wait()  # whose audio it died of is known when its last words are read
 
-    def lost(self, reason: str) -> WorkerLost:
-        return WorkerLost(reason, retry_after_ms=self._retry_after_ms)
+    def lost(self, reason: str, *, suspect: bool = True) -> WorkerLost:
+        return WorkerLost(reason, retry_after_ms=self._retry_after_ms, suspect=suspect)
 
     def take(self, answer: link.Answer) -> None:
         """Pass an answer on. One for an utterance that has ended is late and means nothing."""
@@ -163,29 +212,40 @@ class _Worker:
         if isinstance(answer, link.Refused):
             log.error("recogniser refused a frame", extra={"reason": answer.reason})
             return
+        if isinstance(answer, link.Begun):
+            self._under_way = frozenset(answer.utterances)
+            return
+        if isinstance(answer, link.Load):
+            self.load = answer
+            self.told(answer)
+            return
         utterance = self._utterances.get(answer.utterance)
         if utterance is None:
             return
         match answer:
             case link.Taken(n_bytes=n_bytes):
                 utterance.taken(n_bytes)
-            case link.PartialReady():
-                utterance.partial_ready(answer)
+            case link.PartialReady(request=request, hypothesis=hypothesis):
+                utterance.partial_ready(request, hypothesis)
+            case link.Expired(request=request):
+                utterance.partial_ready(request, None)
             case link.FinalReady() | link.Discarded() | link.Lost():
                 del self._utterances[answer.utterance]
-                self._places.give()
+                self._places.give(utterance.tenant)
                 if isinstance(answer, link.FinalReady):
                     utterance.final_ready(answer.final)
                 elif isinstance(answer, link.Lost):
                     utterance.fail(self.lost(f"the recogniser lost an utterance: {answer.reason}"))
 
     def fail(self) -> None:
-        """The process is gone: everybody who waits for it learns."""
+        """The process is gone: everybody who waits for it learns, and who of them is a suspect."""
         self._alive = False
-        self._places.close(self.lost("the recogniser process died"))
-        for utterance in self._utterances.values():
-            utterance.fail(self.lost("the recogniser process died"))
+        self._places.close(self.lost("the recogniser process died", suspect=False))
+        for number, utterance in self._utterances.items():
+            suspect = self._under_way is None or number in self._under_way
+            utterance.fail(self.lost("the recogniser process died", suspect=suspect))
         self._utterances.clear()
+        self.gone.set()
 
 
 class _Phase(Enum):
@@ -199,7 +259,8 @@ class _Phase(Enum):
 class _Utterance(UtteranceDecoder):
     """One utterance at a living worker."""
 
-    def __init__(self, worker: _Worker, number: int) -> None:
+    def __init__(self, worker: _Worker, number: int, tenant: str) -> None:
+        self.tenant = tenant
         self._worker = worker
         self._number = number
         self._phase = _Phase.OPEN
@@ -207,7 +268,7 @@ class _Utterance(UtteranceDecoder):
         self._inflight_bytes = 0
         self._request = 0
         self._room: asyncio.Future[None] | None = None
-        self._partial: asyncio.Future[Hypothesis] | None = None
+        self._partial: asyncio.Future[Hypothesis | None] | None = None
         self._final: asyncio.Future[Final] | None = None
 
     async def feed(self, audio: Pcm16) -> None:
@@ -219,8 +280,9 @@ class _Utterance(UtteranceDecoder):
             self._inflight_bytes += len(pcm)
             self._worker.send(link.Audio(self._number, pcm))
             await self._worker.drain()
+        self._check()
 
-    async def partial(self) -> Hypothesis:
+    async def partial(self) -> Hypothesis | None:
         self._check()
         self._request += 1
         self._partial = asyncio.get_running_loop().create_future()
@@ -247,10 +309,10 @@ class _Utterance(UtteranceDecoder):
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
-    def partial_ready(self, answer: link.PartialReady) -> None:
+    def partial_ready(self, request: int, hypothesis: Hypothesis | None) -> None:
         """The answer to an earlier request, whose caller was cancelled, is dropped."""
-        if answer.request == self._request and self._partial is not None and not self._partial.done():
-            self._partial.set_result(answer.hypothesis)
+        if request == self._request and self._partial is not None and not self._partial.done():
+            self._partial.set_result(hypothesis)
 
     def final_ready(self, final: Final) -> None:
         self._phase = _Phase.ENDED
@@ -274,40 +336,51 @@ class _Utterance(UtteranceDecoder):
 
 
 class _Places:
-    """Counted places, given in order of arrival."""
+    """Counted places. One that becomes free goes to the tenant that holds the fewest, else in order of arrival: another
+    tenant with many speakers costs one of its utterances' time, and not that of all."""
 
     def __init__(self, free: int) -> None:
-        self._free = free
-        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self.free = free
+        self._held: collections.Counter[str] = collections.Counter()
+        self._waiting: dict[asyncio.Future[None], str] = {}
 
-    async def take(self) -> None:
-        if self._free:
-            self._free -= 1
+    @property
+    def wanted(self) -> int:
+        return self._held.total() + len(self._waiting)
+
+    async def take(self, tenant: str) -> None:
+        if self.free:
+            self.free -= 1
+            self._held[tenant] += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting[turn] = tenant
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._waiting.remove(turn)
+                del self._waiting[turn]
             elif turn.exception() is None:
-                self.give()  # it became ours in the same moment
+                self.give(tenant)  # it became ours in the same moment
             raise
 
-    def give(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+    def give(self, tenant: str) -> None:
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
+        turns = [turn for turn in self._waiting if not turn.done()]
+        turn = min(turns, key=lambda turn: self._held[self._waiting[turn]], default=None)
+        if turn is None:
+            self.free += 1
+            return
+        self._held[self._waiting.pop(turn)] += 1
+        turn.set_result(None)
 
     def close(self, error: WorkerLost) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
+        for turn in self._waiting:
             if not turn.done():
                 turn.set_exception(error)
+        self._waiting.clear()
 
 
 async def _answers(reader: asyncio.StreamReader) -> AsyncGenerator[link.Answer, None]:

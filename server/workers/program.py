@@ -5,7 +5,8 @@ log line by line. When it dies it is started again with a growing pause, for eve
 or an event loop with the server.
 
 Boundary: what is said over the socket is the caller's (`server.workers.local`, `server.workers.calls`).
-Invariant: when `run` has ended, no process of the program is left.
+Invariants: when `run` has ended, no process of the program is left; what a program said before it died is read to its
+last byte.
 """
 
 import asyncio
@@ -88,43 +89,60 @@ class Program:
 
     async def _live(self, converse: Converse) -> None:
         """One life of the process, from its start until nothing is left of it."""
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self.state = "starting"
-                environment = worker_environment(os.environ, self._settings)
-                process = await asyncio.create_subprocess_exec(
-                    *self._argv, "--fd", str(theirs.fileno()),
-                    stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                    pass_fds=(theirs.fileno(),), env=environment, start_new_session=True,
-                )  # fmt: skip
-        except BaseException:
-            ours.close()
-            self.state = "down"
-            raise
-        assert process.stdout is not None
-        self.pid = process.pid
-        async with Scope(self.name) as scope:
-            lines = scope.spawn(_log_lines(process.stdout, self.name, process.pid), name="log")
+        async with contextlib.AsyncExitStack() as link:
+            reader, writer, theirs = await _open_link(link)
+            self.state = "starting"
             try:
-                await self._talk(ours, converse)
-            except LinkBroken:
-                process.kill()  # what does not speak our protocol cannot be asked to stop
-                raise
-            finally:
+                with theirs:
+                    process = await asyncio.create_subprocess_exec(
+                        *self._argv, "--fd", str(theirs.fileno()),
+                        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                        stderr=asyncio.subprocess.STDOUT, pass_fds=(theirs.fileno(),),
+                        env=worker_environment(os.environ, self._settings), start_new_session=True,
+                    )  # fmt: skip
+            except BaseException:
                 self.state = "down"
-                await _stop(process)
-                self.pid = None
-                await asyncio.wait({lines}, timeout=STOP_S_MAX)
+                raise
+            assert process.stdout is not None
+            self.pid = process.pid
+            async with Scope(self.name) as scope:
+                lines = scope.spawn(_log_lines(process.stdout, self.name, process.pid), name="log")
+                try:
+                    async with link:
+                        await converse(reader, writer)
+                except LinkBroken:
+                    process.kill()  # what does not speak our protocol cannot be asked to stop
+                    raise
+                finally:
+                    self.state = "down"
+                    await _stop(process)
+                    self.pid = None
+                    await asyncio.wait({lines}, timeout=STOP_S_MAX)
 
-    async def _talk(self, sock: socket.socket, converse: Converse) -> None:
-        reader, writer = await asyncio.open_connection(sock=sock)
-        try:
-            await converse(reader, writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+
+async def _open_link(
+    stack: contextlib.AsyncExitStack,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, socket.socket]:
+    """Our end of a new socket pair, closed with `stack`, and the program's end.
+
+    Two transports on two descriptors of one socket: a write to a dead process fails at once and closes its transport,
+    and with a common one what the process said last would be thrown away unread."""
+    ours, theirs = socket.socketpair()
+    stack.enter_context(theirs)
+    second = stack.enter_context(ours.dup())
+    stack.enter_context(ours)
+    _, writer = await asyncio.open_connection(sock=ours)
+    stack.push_async_callback(_close, writer)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport can read
+    reader, reading = await asyncio.open_connection(sock=second)
+    stack.push_async_callback(_close, reading)
+    return reader, writer, theirs
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

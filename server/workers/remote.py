@@ -286,8 +286,9 @@ class _Decoder(UtteranceDecoder):
         await self._local.feed(audio)
         self._audio.append(audio)
 
-    async def partial(self) -> Hypothesis:
-        return msgspec.structs.replace(await self._local.partial(), fixed=0)
+    async def partial(self) -> Hypothesis | None:
+        hypothesis = await self._local.partial()
+        return None if hypothesis is None else msgspec.structs.replace(hypothesis, fixed=0)
 
     async def final(self) -> Final:
         """The remote text over the local context; the local final where there is none."""

@@ -137,6 +137,9 @@ class RoomTruncated(ServerMessage, frozen=True):
 
 # --- live audio ---------------------------------------------------------------------------------------------------
 class RecordingStart(ClientMessage, frozen=True):
+    """`task`: "translate" writes English whatever is spoken (feature "translate"); `preset`: when a pause ends a
+    sentence (feature "presets"), `endpointing_ms` rules over it."""
+
     encoding: Literal["pcm_s16le", "pcm_f32le", "mulaw", "webm_opus", "ogg_opus"]
     title: Annotated[str, Meta(max_length=LIMITS.title_chars_max)] | None = None
     visibility: Literal["tenant", "private"] = "tenant"
@@ -150,6 +153,8 @@ class RecordingStart(ClientMessage, frozen=True):
         Meta(max_length=LIMITS.vocabulary_terms_max),
     ] = []
     words: bool = False
+    task: Literal["transcribe", "translate"] = "transcribe"
+    preset: Literal["conversation", "dictation", "lecture"] = "conversation"
     recording_id: Id | None = None
     resume_token: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     new_container: bool = False

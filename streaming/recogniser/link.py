@@ -17,13 +17,15 @@ from streaming.limits import LIMITS
 from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16
 from streaming.protocol.frames import framed
+from streaming.recogniser.cadence import Want
 
-VERSION = 1
+VERSION = 2
 """Goes up with every incompatible change; a server refuses a worker of another version."""
 
 PCM_BYTES_MAX = LIMITS.worker_pcm_bytes_max
 FRAME_BYTES_MAX = LIMITS.worker_frame_bytes_max
 CONTEXT_BYTES_MAX = LIMITS.worker_context_bytes_max
+LOAD_TENANTS_MAX = LIMITS.worker_load_tenants_max
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
@@ -45,8 +47,8 @@ class Audio(_Message, frozen=True):
 
 
 class AskPartial(_Message, frozen=True):
-    """Wants a `PartialReady` with the same `request`, over all audio sent before or more. A worker may leave it
-    unanswered once the utterance's final or discard is asked for."""
+    """Wants a `PartialReady` with the same `request`, over all audio sent before or more, or `Expired`. A worker may
+    leave it unanswered once the utterance's final or discard is asked for."""
 
     request: int
 
@@ -80,6 +82,12 @@ class PartialReady(_Message, frozen=True):
     hypothesis: Hypothesis
 
 
+class Expired(_Message, frozen=True):
+    """Instead of `PartialReady`: it waited so long that newer audio is there. Asked for again it keeps its place."""
+
+    request: int
+
+
 class FinalReady(_Message, frozen=True):
     final: Final
 
@@ -94,13 +102,33 @@ class Lost(_Message, frozen=True):
     reason: str
 
 
+class Begun(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """These are being decoded now and nothing else: when the worker dies, one of them may be what it died of. Sent, to
+    its last byte, before the decode begins; the next one ends it."""
+
+    utterances: tuple[int, ...]
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+    """How busy a shared model is, once a second. `busy`: share of the second that it decoded; `delay_ms`: until all
+    that waits would be decoded; `each`: share of its time that one speaker wants; `wants`: shares of the tenants that
+    want most; `hops`: between two partials, of tenants that are thinned out."""
+
+    utterances: int = 0
+    busy: float = 0.0
+    delay_ms: int = 0
+    each: float = 0.0
+    wants: dict[str, Want] = {}
+    hops: dict[str, int] = {}
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
     """A frame made no sense and was skipped."""
 
     reason: str
 
 
-Answer: TypeAlias = Hello | Taken | PartialReady | FinalReady | Discarded | Lost | Refused
+Answer: TypeAlias = Hello | Taken | PartialReady | Expired | FinalReady | Discarded | Lost | Begun | Load | Refused
 
 
 class BadFrame(ValueError):

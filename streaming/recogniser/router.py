@@ -135,7 +135,8 @@ class Router:
             answer = link.decode_answer(payload)
         except link.BadFrame:
             return self._drop(number, "the decoder sent nonsense")
-        if isinstance(answer, link.Hello | link.Refused | link.Lost) or answer.utterance != child.utterance:
+        foreign = link.Hello | link.Refused | link.Lost | link.Begun | link.Load | link.Expired
+        if isinstance(answer, foreign) or answer.utterance != child.utterance:
             return self._drop(number, "the decoder answered out of turn")
         child.since = now
         child.owed -= 1

@@ -1,9 +1,10 @@
 """The worker's way to run an engine whose one model serves all utterances.
 
-Policy: the main thread moves frames and keeps all state; one thread asks the model, one window at a time, as
+Policy: the main thread moves frames and keeps all state; one thread asks the model, one call at a time, as
 `streaming.recogniser.windows` decides. The engine releases the interpreter while it computes, so audio is taken and
 discards are answered meanwhile. A window that fails loses its utterance only; a decode that hangs ends the process,
-because nothing can stop its thread.
+because nothing can stop its thread. The server knows what is decoded before it begins (`Begun` has left this process),
+so whatever a decode does to the process, nobody else is blamed for it.
 
 Boundary: the socket to the server, the engine, a pair of sockets by which a result wakes the main thread.
 """
@@ -20,7 +21,7 @@ from streaming.protocol.frames import Oversized
 from streaming.recogniser import link
 from streaming.recogniser.engine import Heard, WindowEngine
 from streaming.recogniser.peer import REPLIES_BYTES_MAX, Peer
-from streaming.recogniser.windows import Windows
+from streaming.recogniser.windows import Windows, Work
 
 TICK_S = 1.0
 
@@ -34,9 +35,12 @@ class SharedModel:
         capabilities = engine.capabilities
         self._engine = engine
         self._server = Peer(server)
-        self._windows = Windows(capabilities.utterances_max, capabilities.utterance_ms_max)
+        self._windows = Windows(engine, capabilities)
         self._hello = link.Hello(link.VERSION, capabilities)
+        self._told: link.Load | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._work: Work | None = None
+        """Chosen and announced, until the model has it."""
         self._result: Future[list[Heard]] | None = None
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
@@ -50,7 +54,7 @@ class SharedModel:
         while True:
             if not self._turn():
                 return 0
-            if self._windows.stalled(time.monotonic()):
+            if self._result is not None and self._windows.stalled(time.monotonic()):
                 log.critical("the model made no progress")
                 return 1
 
@@ -65,7 +69,13 @@ class SharedModel:
                 self._server.flush()
             if events & selectors.EVENT_READ and not self._read():
                 return False
-        self._collect()
+        now = time.monotonic()
+        self._collect(now)
+        self._answer(self._windows.expire(now))
+        load = self._windows.load(now)
+        if load is not None and load != self._told:
+            self._told = load
+            self._answer([load])
         self._decode_next()
         return True
 
@@ -92,17 +102,17 @@ class SharedModel:
                 log.warning("refused a frame: %s", error)
                 self._answer([link.Refused(str(error))])
             else:
-                self._answer(self._windows.from_server(request))
+                self._answer(self._windows.from_server(request, time.monotonic()))
         return True
 
-    def _collect(self) -> None:
+    def _collect(self, now: float) -> None:
         """Pass on the result of the decode that has ended."""
         if self._result is None or not self._result.done():
             return
         result, self._result = self._result, None
         error = result.exception()
         if error is None:
-            self._answer(self._windows.done(result.result()[0]))
+            self._answer(self._windows.done(result.result(), now))
             return
         # The text of an error may quote what it was given; where it happened is enough.
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -110,12 +120,19 @@ class SharedModel:
         self._answer(self._windows.failed("the decoder failed"))
 
     def _decode_next(self) -> None:
-        if self._result is not None:
+        if self._result is not None or self._server.waiting_bytes:
             return
-        work = self._windows.begin(time.monotonic())
-        if work is not None:
-            self._result = self._thread.submit(self._engine.decode, [work.window])
-            self._result.add_done_callback(self._wake_up)
+        if self._work is None:
+            self._work = self._windows.begin(time.monotonic())
+            if self._work is None:
+                return
+            self._answer([link.Begun(tuple(job.utterance for job in self._work.jobs))])
+            if self._server.waiting_bytes:
+                return  # the kernel has not taken the announcement yet
+        self._windows.started(time.monotonic())
+        self._result = self._thread.submit(self._engine.decode, self._work.windows)
+        self._result.add_done_callback(self._wake_up)
+        self._work = None
 
     def _wake_up(self, _: Future[list[Heard]]) -> None:
         """Runs in the model's thread; hardly more than one byte is ever on its way."""

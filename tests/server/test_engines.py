@@ -61,7 +61,7 @@ def alive(pid: int | None) -> bool:
 async def test_a_stream_keeps_its_engine_and_the_old_worker_ends_with_its_last_stream(running: Engines) -> None:
     older = running.lease(remote="")
     old = running._current.recogniser
-    pid = old.pid
+    (pid,) = old.pids
     assert await running.switch(Choice(TONES, Path("new")))
     newer = running.lease(remote="")
     assert newer.recogniser is not older.recogniser
@@ -77,7 +77,7 @@ async def test_a_stream_keeps_its_engine_and_the_old_worker_ends_with_its_last_s
 
 
 async def test_an_engine_that_nobody_used_ends_at_once(running: Engines) -> None:
-    pid = running._current.recogniser.pid
+    (pid,) = running._current.recogniser.pids
     assert await running.switch(Choice(TONES, Path("new")))
     async with asyncio.timeout(HANG_S):
         while alive(pid):

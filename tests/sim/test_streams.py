@@ -111,7 +111,7 @@ def test_every_word_once_on_several_nodes(kind: str, seed: int) -> None:
 def test_the_same_seed_gives_the_same_history(trouble: Trouble, nodes: int) -> None:
     calls = []
     for _ in range(2):
-        world = World(3, trouble, nodes=nodes)
+        world = World(4, trouble, nodes=nodes)
         clock.run(history(world))
         calls.append((dict(world.recogniser.calls), world.restarts, [s.epoch for s in world.store.streams.values()]))
     assert calls[0] == calls[1]

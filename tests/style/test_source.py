@@ -22,6 +22,7 @@ ALLOWED = {
     ("server/store/embedded.py", "os.environ"): "what the database's process inherits, ours taken out",
     ("server/models/process.py", "os.environ"): "what an installer's or fetcher's process inherits, ours taken out",
     ("server/workers/program.py", "os.environ"): "what the worker's process inherits, ours taken out",
+    ("server/workers/devices.py", "os.environ"): "CUDA_VISIBLE_DEVICES: the driver's setting, which workers inherit",
     (
         "streaming/recogniser/peer.py",
         "collections.deque",
@@ -30,7 +31,6 @@ ALLOWED = {
     ("streaming/audio/vad.py", "collections.deque"): "cut to REPLAY_FRAMES as frames are put in",
     ("streaming/audio/endpoint.py", "collections.deque"): "the onset window, cut to its length at every frame",
     ("streaming/tape.py", "collections.deque"): "refuses more than Limits.flush_marks_max",
-    ("server/workers/local.py", "collections.deque"): "at most one waiter for each of a stream's unfinished utterances",
     ("clients/python/parlance_client/events.py", "collections.deque"): "events_max; what is over is an EventsLost",
 }
 """(path, what) of offences that are none, and why."""

@@ -86,6 +86,12 @@ class Always:
     def capabilities(self) -> Capabilities:
         return self.recogniser.capabilities
 
+    def admit(self, tenant_id: str) -> None:
+        pass
+
+    def is_thinned(self, _tenant_id: str) -> bool:
+        return False
+
     def remote_allowed(self, _tenant_name: str) -> bool:
         return False
 

@@ -176,9 +176,10 @@ class Client:
     ) -> LiveStream:
         """Start a live stream. `encoding`: pcm_s16le, pcm_f32le, mulaw, webm_opus or ogg_opus; `sample_rate` and
         `channels` of raw samples (None: 16 kHz, mulaw 8 kHz, mono; a container knows its own). `options`: title,
-        visibility, language, diarize, endpointing_ms, vocabulary, words; `recording_id` with `resume_token` continue a
-        stream of an earlier process at the stream's `offset`: with the same container, or, with `new_container`, with
-        another one that begins there. After a lost connection the same container goes on by itself.
+        visibility, language, diarize, endpointing_ms, preset (conversation, dictation, lecture), vocabulary, words,
+        task (transcribe, translate); `recording_id` with `resume_token` continue a stream of an earlier process at the
+        stream's `offset`: with the same container, or, with `new_container`, with another one that begins there. After
+        a lost connection the same container goes on by itself.
 
         Raises as `call`."""
         wanted: dict[str, Any] = {"encoding": encoding, **options}

@@ -8,10 +8,10 @@ import pytest
 
 from streaming.errors import WorkerLost
 from streaming.limits import LIMITS
-from streaming.model import Final, Partial, UtteranceSpec
+from streaming.model import Final, Hypothesis, Partial, UtteranceSpec
 from streaming.ports import Pcm16
 from streaming.utterance import Utterance
-from tests.fakes.recogniser import Call, Conduct, Losing, ToneRecogniser, prompt
+from tests.fakes.recogniser import Call, Conduct, Losing, ToneDecoder, ToneRecogniser, prompt
 from tests.fakes.tones import encode
 from tests.sim import clock
 
@@ -198,3 +198,110 @@ def test_attempts_are_a_limit() -> None:
     few = msgspec.structs.replace(LIMITS, utterance_attempts_max=2)
     recogniser = ToneRecogniser(Losing(Call.FEED, range(2)))
     assert clock.run(Take(recogniser, limits=few).recognise()) is None
+
+
+class Busy(ToneRecogniser):
+    """Wants hypotheses at every `hops`th hop only, and lets every request expire once where `late`."""
+
+    def __init__(self, hops: int = 1, *, late: bool = False) -> None:
+        super().__init__()
+        self.hops = hops
+        self.late = late
+        self.expired = 0
+        self.fed: list[int] = []
+
+    async def open(self, spec: UtteranceSpec) -> "BusyDecoder":
+        return BusyDecoder(self, await super().open(spec))
+
+
+class BusyDecoder:
+    def __init__(self, owner: Busy, inner: ToneDecoder) -> None:
+        self._owner, self._inner = owner, inner
+        self._handed_back = False
+        self.feed, self.final, self.discard = inner.feed, inner.final, inner.discard
+
+    async def partial(self) -> Hypothesis | None:
+        hypothesis = await self._inner.partial()
+        if self._owner.late and not self._handed_back:
+            self._handed_back = True
+            self._owner.expired += 1
+            await asyncio.sleep(0.5)
+            return None
+        self._handed_back = False
+        self._owner.fed.append(hypothesis.until_sample)
+        return msgspec.structs.replace(hypothesis, hops=self._owner.hops)
+
+
+@pytest.mark.parametrize("hops", [2, 3, 5])
+def test_hypotheses_thin_out_in_whole_hops(hops: int) -> None:
+    take = Take(Busy(hops))
+    assert texts(clock.run(take.recognise())) == WORDS
+    hop = take.recogniser.capabilities.hop_ms * 16
+    first, *others = take.recogniser.fed
+    assert first == hop, "the first one is not thinned out: nothing is known yet"
+    assert [fed // hop % hops for fed in others] == [0] * len(others)
+    assert take.utterance.hops_skipped == (take.recogniser.fed[-1] // hop) - len(take.recogniser.fed)
+
+
+def test_what_expired_is_asked_again_over_newer_audio() -> None:
+    take = Take(Busy(late=True))
+    assert texts(clock.run(take.recognise())) == WORDS
+    assert take.recogniser.expired > 2
+    hop = take.recogniser.capabilities.hop_ms * 16
+    assert take.recogniser.fed[0] >= 2 * hop, "half a second later there was more"
+    assert take.utterance.hops_skipped > 0
+
+
+def test_what_expired_is_asked_again_although_no_audio_came() -> None:
+    """The client stalls: its last words are still to be seen."""
+    take = Take(Busy(late=True))
+
+    async def stall() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(take.utterance.run())
+            take.utterance.feed(AUDIO)
+            await asyncio.sleep(10)
+            assert len(take.recogniser.fed) == 1
+            take.utterance.end(len(AUDIO))
+        assert texts(task.result()) == WORDS
+
+    clock.run(stall())
+
+
+def test_the_end_does_not_wait_for_a_hypothesis() -> None:
+    recogniser = ToneRecogniser(slow(100.0))
+    utterance = Utterance(UtteranceSpec("u", 0, "en"), recogniser=recogniser, on_partial=lambda _: None, limits=LIMITS)
+
+    async def finish() -> float:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(utterance.run())
+            utterance.feed(AUDIO)
+            await asyncio.sleep(1.0)
+            utterance.end(len(AUDIO))
+            final = await task
+        assert texts(final) == WORDS
+        return asyncio.get_running_loop().time()
+
+    assert clock.run(finish()) < 2.0
+
+
+@pytest.mark.parametrize("call", [Call.FEED, Call.PARTIAL, Call.FINAL])
+def test_losses_that_others_caused_do_not_count(call: Call) -> None:
+    losses = 10 * LIMITS.utterance_attempts_max
+
+    def conduct(now: Call, _spec: UtteranceSpec) -> float:
+        nonlocal losses
+        if now is call and losses:
+            losses -= 1
+            raise WorkerLost("of another's audio", suspect=False)
+        return 0.0
+
+    take = Take(ToneRecogniser(conduct))
+    assert texts(clock.run(take.recognise())) == WORDS
+    assert not any(spec.alone for spec in take.recogniser.specs)
+
+
+def test_a_suspect_is_decoded_alone_from_then_on() -> None:
+    take = Take(ToneRecogniser(Losing(Call.PARTIAL, {0})))
+    assert texts(clock.run(take.recognise())) == WORDS
+    assert [spec.alone for spec in take.recogniser.specs] == [False, True]

@@ -101,6 +101,10 @@ export interface RecordingResume {
   stream_id: string;
 }
 
+/**
+ * `task`: "translate" writes English whatever is spoken (feature "translate"); `preset`: when a pause ends a sentence
+ * (feature "presets"), `endpointing_ms` rules over it.
+ */
 export interface RecordingStart {
   encoding: "mulaw" | "ogg_opus" | "pcm_f32le" | "pcm_s16le" | "webm_opus";
   title?: string | null;
@@ -116,6 +120,10 @@ export interface RecordingStart {
   vocabulary?: string[];
   /** Default: false. */
   words?: boolean;
+  /** Default: "transcribe". */
+  task?: "transcribe" | "translate";
+  /** Default: "conversation". */
+  preset?: "conversation" | "dictation" | "lecture";
   recording_id?: string | null;
   resume_token?: string | null;
   /** Default: false. */

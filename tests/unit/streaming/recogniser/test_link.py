@@ -12,6 +12,7 @@ from streaming.limits import LIMITS
 from streaming.model import Capabilities, Final, Hypothesis, UtteranceSpec, Word
 from streaming.protocol.frames import FrameReader, Oversized
 from streaming.recogniser import link
+from streaming.recogniser.cadence import Want
 
 SPEC = UtteranceSpec("u", 16_000, "en", ("parlance",), b"context")
 HYPOTHESIS = Hypothesis((Word("word", 10, 20, 0.5),), 32_000)
@@ -26,6 +27,9 @@ ANSWERS: list[link.Answer] = [
     link.Hello(link.VERSION, Capabilities("n", "m", ("en",), 300, 2, 1, "speech", 4, 30_000, "notice")),
     link.Taken(1, 2),
     link.PartialReady(1, 7, HYPOTHESIS),
+    link.Expired(1, 7),
+    link.Begun((1, 2)),
+    link.Load(3, 0.5, 120, 0.1, {"tenant": Want(0.2, 0.1)}, {"tenant": 2}),
     link.FinalReady(1, Final(HYPOTHESIS, b"context")),
     link.Discarded(1),
     link.Lost(1, "reason"),

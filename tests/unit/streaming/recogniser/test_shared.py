@@ -14,7 +14,7 @@ from streaming.recogniser.engine import WindowEngine, is_window_engine
 from streaming.recogniser.pocketsphinx import PocketSphinxEngine
 from streaming.recogniser.shared import SharedModel
 from tests.fakes import tones
-from tests.fakes.windows import POISON, HangingEngine, WindowToneEngine
+from tests.fakes.windows import POISON, BatchToneEngine, HangingEngine, WindowToneEngine
 
 HANG_S = 30.0
 WORDS = ("alpha", "bravo")
@@ -29,6 +29,8 @@ class Serving:
         self.sock.settimeout(HANG_S)
         self._frames = FrameReader(link.FRAME_BYTES_MAX)
         self._waiting: list[link.Answer] = []
+        self.begun: list[tuple[int, ...]] = []
+        """What the worker said it decodes."""
         self.status: Future[int] = Future()
         self._model = SharedModel(theirs, engine)
         threading.Thread(target=lambda: self.status.set_result(self._model.run()), daemon=True).start()
@@ -48,10 +50,17 @@ class Serving:
         self.sock.sendall(b"".join(map(link.frame, requests)))
 
     def answer(self) -> link.Answer:
+        """The next one that is about an utterance."""
         while not self._waiting:
             data = self.sock.recv(65_536)
             assert data, "the worker ended"
-            self._waiting += [link.decode_answer(p) for p in self._frames.feed(data) if isinstance(p, bytes)]
+            for payload in self._frames.feed(data):
+                assert isinstance(payload, bytes)
+                answer = link.decode_answer(payload)
+                if isinstance(answer, link.Begun):
+                    self.begun.append(answer.utterances)
+                elif not isinstance(answer, link.Load):
+                    self._waiting.append(answer)
         return self._waiting.pop(0)
 
     def final(self, utterance: int) -> tuple[str, ...]:
@@ -95,8 +104,50 @@ def test_a_window_that_fails_loses_its_utterance_only(serving: Serving, caplog: 
         pass
     assert answer == link.Lost(1, "the decoder failed")
     assert serving.final(2) == WORDS
+    assert serving.begun == [(1,), (2,)]
     assert "decode failed: ValueError at windows.py" in caplog.text
     assert "something that was said" not in caplog.text
+
+
+def test_a_bad_window_in_a_batch_loses_its_utterance_only() -> None:
+    serving = Serving(BatchToneEngine())
+    serving.send(*opened(1), *opened(2, POISON), *opened(3), link.Discard(9))
+    while serving.answer() != link.Discarded(9):
+        pass
+    serving.send(link.AskFinal(1), link.AskFinal(2), link.AskFinal(3))  # one write, so they are read together
+    ended = {}
+    while len(ended) < 3:
+        answer = serving.answer()
+        if isinstance(answer, link.FinalReady | link.Lost):
+            ended[answer.utterance] = type(answer)
+    assert ended == {1: link.FinalReady, 2: link.Lost, 3: link.FinalReady}
+    assert serving.begun == [(1, 2), (1,), (2,), (3,)], "together, then one by one"
+    assert serving.close() == 0
+
+
+def test_a_decode_begins_when_its_announcement_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker that dies of it leaves no trace of whom it died of."""
+    decoded: list[int] = []
+    serving = Serving(WindowToneEngine())
+    peer, real = serving._model._server, serving._model._server.put
+
+    def held(payload: bytes, *, urgent: bool = False) -> None:
+        real(payload, urgent=urgent)
+        if isinstance(link.decode_answer(payload), link.Begun):
+            peer.waiting_bytes += 1  # as if the kernel had not taken all of it
+
+    monkeypatch.setattr(serving._model._engine, "decode", lambda windows: decoded.append(len(windows)), raising=False)
+    monkeypatch.setattr(peer, "put", held)
+    serving.send(*opened(1), link.AskFinal(1), link.Discard(7))
+    while serving.answer() != link.Discarded(7):
+        pass
+    serving.send(link.Discard(8))
+    while serving.answer() != link.Discarded(8):
+        pass
+    assert serving.begun == [(1,)]
+    assert decoded == []
+    peer.waiting_bytes = 0
+    assert serving.close() == 0
 
 
 def test_garbage_is_refused_and_the_next_request_served(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:

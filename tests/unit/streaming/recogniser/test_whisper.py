@@ -12,19 +12,14 @@ from faster_whisper.tokenizer import Tokenizer
 
 from streaming.model import SAMPLE_RATE, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16
+from streaming.recogniser.card import CARD, MEL_FRAMES_MAX, ModelCard, Padding, card_of, find, name_of
+from streaming.recogniser.carry import Carry, packed, unpacked
+from streaming.recogniser.decoding import ENDLESS_LOGPROB, GREEDY, SEARCHED, Ask, Decoder
 from streaming.recogniser.engine import EngineUnavailable, Heard, Window
+from streaming.recogniser.pieces import Heard as Aligned
+from streaming.recogniser.pieces import given_again, hypothesis_of, pieces_of
 from streaming.recogniser.rolling import Piece, Progress
-from streaming.recogniser.whisper import (
-    CARD,
-    ModelCard,
-    Padding,
-    WhisperEngine,
-    card_of,
-    find,
-    hypothesis_of,
-    name_of,
-    pieces_of,
-)
+from streaming.recogniser.whisper import WhisperEngine
 from tests.support import corpus
 from tests.support.synth import Voice, needs_espeak, random_voice, say, talk
 
@@ -38,6 +33,15 @@ def engine() -> WhisperEngine:
     loaded = WhisperEngine(str(MICRO))
     loaded.load()
     return loaded
+
+
+def decoder_of(engine: WhisperEngine) -> Decoder:
+    assert engine._live is not None
+    return engine._live
+
+
+def in_line(tokens: list[int]) -> Aligned:
+    return Aligned(tokens, list(range(len(tokens) + 1)), [1.0] * len(tokens))
 
 
 def text_of(hypothesis: Hypothesis) -> str:
@@ -104,7 +108,7 @@ class TestHearing:
 
     @needs_espeak
     def test_more_given_words_than_the_decoder_has_room_for(self, engine: WhisperEngine) -> None:
-        token = engine._tokenizer_of("en").encode(" the")[0]
+        token = decoder_of(engine).tokenizer("en").encode(" the")[0]
         given = tuple(Piece("the", (token,) * 10, 0, 0, 1.0) for _ in range(100))
         spec = msgspec.structs.replace(SPEC, vocabulary=("launch",) * 200)
         audio = talk(["Is the budget ready?"], [Voice()]).audio
@@ -112,13 +116,14 @@ class TestHearing:
             heard = engine.decode([Window(spec, audio, is_final, Progress(fixed=given))])[0]
             assert heard.hypothesis.fixed >= 100
 
-    @pytest.mark.parametrize("kind", ["nothing", "silence", "hiss", "hum"])
+    @pytest.mark.parametrize("kind", ["nothing", "silence", "hiss", "hum", "tone"])
     def test_nobody_speaks(self, engine: WhisperEngine, kind: str) -> None:
         noise = np.random.default_rng(3).standard_normal(3 * SAMPLE_RATE)
         audio = {
             "nothing": np.empty(0),
             "silence": np.zeros(3 * SAMPLE_RATE),
             "hiss": 300 * noise,
+            "tone": 8_000 * np.sin(np.arange(3 * SAMPLE_RATE) * 2 * np.pi * 440 / SAMPLE_RATE),
             "hum": 1_000 * np.sin(np.arange(3 * SAMPLE_RATE) * 2 * np.pi * 50 / SAMPLE_RATE),
         }[kind].astype(np.int16)
         assert final(engine, audio).hypothesis.words == ()
@@ -132,6 +137,196 @@ class TestHearing:
         assert final(engine, audio) == expected
 
 
+def carrying() -> WhisperEngine:
+    """The same model, as if the text before did it good."""
+    engine = WhisperEngine(str(MICRO), ModelCard(padding=Padding(0.0, 2.0), window_s=3.0))
+    engine.load()
+    return engine
+
+
+@needs_espeak
+class TestBatches:
+    def talks(self, count: int) -> list[Pcm16]:
+        rng = random.Random(3)
+        texts = itertools.islice(corpus.sentences(3, words_min=3), 2 * count)
+        pairs = itertools.batched(texts, 2) if hasattr(itertools, "batched") else zip(texts, texts, strict=True)
+        return [talk(list(pair), [random_voice(rng)], pauses_ms=(150, 400)).audio for pair in pairs]
+
+    def test_what_a_window_says_does_not_depend_on_its_neighbours(self) -> None:
+        engine = carrying()
+        talks = self.talks(6)
+        vocabularies = ((), ("launch",), (), ("Zürich", "budget"), (), ())
+        alone: list[object] = [None] * len(talks)
+        together: list[object] = [None] * len(talks)
+        batches = set()
+        for end in range(HOP, max(map(len, talks)) + HOP, HOP):
+            for memories, at_once in ((alone, False), (together, True)):
+                windows = {}
+                for number, audio in enumerate(talks):
+                    if end - HOP < len(audio):
+                        spec = msgspec.structs.replace(
+                            SPEC,
+                            utterance_id=f"u{number}",
+                            vocabulary=vocabularies[number],
+                            words=number % 2 == 1,
+                            context=packed(Carry(text="We need ten tests." if number % 3 == 0 else "")),
+                        )
+                        windows[number] = Window(spec, audio[:end], end >= len(audio), memories[number])
+                groups: dict[tuple[int, int], list[int]] = {}
+                for number, window in windows.items():
+                    groups.setdefault((engine.frames(window), -1 if at_once else number), []).append(number)
+                for numbers in groups.values():
+                    batches.add(len(numbers))
+                    heard = engine.decode([windows[number] for number in numbers])
+                    for number, one in zip(numbers, heard, strict=True):
+                        memories[number] = one
+            assert together == alone
+            for number in range(len(talks)):
+                for memories in (alone, together):
+                    one = memories[number]
+                    memories[number] = one.memory if isinstance(one, Heard) else one
+        assert max(batches) > 2, "windows of equal length came together"
+
+    def test_a_text_without_an_end_is_cut_where_it_would_be_alone(self, engine: WhisperEngine) -> None:
+        decoder = decoder_of(engine)
+        long, short = self.talks(2)
+        audios = [audio.astype(np.float32) / 32_768 for audio in (long, short)]
+        encoded = decoder.encode(audios, max(decoder.frames(len(audio)) for audio in audios))
+        # As if the second window had next to no audio: its tokens are capped far below those of the first.
+        asks = [Ask(0, len(long), "en"), Ask(1, 0, "en")]
+        texts = decoder.write(encoded, asks, GREEDY)
+        (alone,) = decoder.write(encoded, asks[1:], GREEDY)
+        assert texts[1] == alone
+        assert (alone.is_cut, alone.logprob, len(alone.tokens)) == (True, ENDLESS_LOGPROB, 8)
+        assert not texts[0].is_cut
+
+    def test_times_do_not_depend_on_neighbours_with_more_words(self, engine: WhisperEngine) -> None:
+        decoder = decoder_of(engine)
+        tokens = decoder.tokenizer("en").encode(" The search is red and the customer is ready.")
+        for n_samples in (2 * HOP, 3 * HOP):
+            audios = [audio[:n_samples].astype(np.float32) / 32_768 for audio in self.talks(6)]
+            encoded = decoder.encode(audios, 350)
+            asks = [Ask(row, n_samples, "en") for row in range(len(audios))]
+            texts = [tokens[: 1 + row] for row in range(len(audios))]
+            alone = [decoder.align(encoded, [ask], [text])[0] for ask, text in zip(asks, texts, strict=True)]
+            assert decoder.align(encoded, asks, texts) == alone
+
+    def test_windows_of_nearly_equal_length_can_be_decoded_together(self, engine: WhisperEngine) -> None:
+        lengths = range(2 * SAMPLE_RATE, 4 * SAMPLE_RATE, HOP // 2)
+        frames = {engine.frames(Window(SPEC, np.zeros(n, np.int16), False)) for n in lengths}
+        assert len(frames) < len(lengths)
+        assert all(n % 2 == 0 and n <= MEL_FRAMES_MAX for n in frames)
+        cut = Progress(cut=SAMPLE_RATE)
+        assert engine.frames(Window(SPEC, np.zeros(2 * SAMPLE_RATE, np.int16), False, cut)) == min(
+            engine.frames(Window(SPEC, np.zeros(SAMPLE_RATE, np.int16), False)), *frames
+        )
+        assert engine.capabilities.batch_max > 1
+
+
+@needs_espeak
+class TestTimes:
+    def test_partials_have_exact_times_where_they_are_wanted(self, engine: WhisperEngine) -> None:
+        speech = talk(["We moved the launch to Friday."], [Voice()])
+        _, start, end = speech.sentences[0]
+        found = {}
+        for words in (False, True):
+            spec = msgspec.structs.replace(SPEC, words=words)
+            heard = engine.decode([Window(spec, speech.audio[: end + 1_600], False)])[0]
+            assert isinstance(heard.memory, Progress)
+            found[words] = heard.memory.words
+        assert [word.text for word in found[False]] == [word.text for word in found[True]]
+        assert all(word.aligned for word in found[True])
+        assert not any(word.aligned for word in found[False]), "an alignment costs a seventh of an update"
+        assert abs(found[False][0].start - start) < 3_200, "a guess is inside what is loud"
+        assert abs(found[False][-1].end - end) < 3_200
+
+    def test_a_final_has_exact_times_of_what_was_fixed_before(self, engine: WhisperEngine) -> None:
+        speech = talk(["We moved the launch to Friday."], [Voice()])
+        memory: object = None
+        for end in range(HOP, len(speech.audio), HOP):
+            memory = engine.decode([Window(SPEC, speech.audio[:end], False, memory)])[0].memory
+        whole = engine.decode([Window(SPEC, speech.audio, True, memory)])[0]
+        at_once = engine.decode([Window(SPEC, speech.audio, True)])[0]
+        assert isinstance(whole.memory, Progress)
+        assert all(word.aligned for word in whole.memory.words)
+        for one, other in zip(whole.hypothesis.words, at_once.hypothesis.words, strict=True):
+            assert (one.text, abs(one.start_ms - other.start_ms) <= 150) == (other.text, True)
+
+
+@needs_espeak
+class TestCarrying:
+    def test_the_text_before_is_the_prompt(self) -> None:
+        engine = carrying()
+        decoder = decoder_of(engine)
+        assert engine.capabilities.in_order
+        audio = talk(["Is the budget ready?"], [Voice()]).audio
+        heard = engine.decode([Window(SPEC, audio, True)])[0]
+        assert unpacked(heard.context).text == "Is the budget ready?"
+        prompt = decoder.prompt("en", ("launch",), "We need ten tests. " * 30)
+        tokenizer = decoder.tokenizer("en")
+        assert prompt[0] == tokenizer.sot_prev
+        assert tokenizer.decode(list(prompt)).startswith(" launch")
+        assert len(prompt) <= 1 + len(tokenizer.encode(" launch")) + 64
+        assert decoder.prompt("en", (), "") == ()
+
+    def test_a_model_that_does_not_profit_carries_nothing(self, engine: WhisperEngine) -> None:
+        assert not engine.capabilities.in_order
+        assert decoder_of(engine).prompt("en", ("launch",), "We need ten tests.") == ()
+        audio = talk(["Is the budget ready?"], [Voice()]).audio
+        assert engine.decode([Window(SPEC, audio, True)])[0].context == b""
+
+    def test_what_is_improbable_is_searched_again_and_is_no_prompt(self) -> None:
+        engine = carrying()
+        decoder = decoder_of(engine)
+        tried = 0
+        for text in itertools.islice(corpus.sentences(9, words_min=4), 6):
+            audio = talk([text], [Voice()]).audio[::-1].copy()
+            sound = audio.astype(np.float32) / 32_768
+            encoded = decoder.encode([sound], decoder.frames(len(sound)))
+            ask = Ask(0, len(audio), "en")
+            (greedy,), (searched,) = (decoder.write(encoded, [ask], how) for how in (GREEDY, SEARCHED))
+            heard = final(engine, audio)
+            if greedy.logprob < -1.0 and searched.logprob > greedy.logprob:
+                tried += 1
+                assert text_of(heard.hypothesis) == decoder.tokenizer("en").decode(list(searched.tokens)).strip()
+                assert unpacked(heard.context).text == ""
+            elif greedy.logprob > -0.5:
+                assert unpacked(heard.context).text == text_of(heard.hypothesis)
+        assert tried, "talk backwards is improbable"
+
+
+@needs_espeak
+def test_another_model_writes_the_final_behind_what_is_fixed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    padded = tmp_path / "model"
+    shutil.copytree(MICRO, padded)
+    (padded / CARD).write_bytes(msgspec.json.encode(ModelCard(name="micro-whisper-en", carry=False)))
+    monkeypatch.setenv("PARLANCE_FINAL_MODEL", str(padded))
+    engine = WhisperEngine(str(MICRO), ModelCard(padding=Padding(0.0, 2.0), window_s=3.0, carry=False, name="live"))
+    engine.load()
+    assert engine.capabilities.model == "live + micro-whisper-en"
+    audio = talk(["Is the budget ready?", "We moved the launch to Friday."], [Voice()], pauses_ms=(200, 300)).audio
+    memory: object = None
+    heard = None
+    for end in range(HOP, len(audio), HOP):
+        heard = engine.decode([Window(SPEC, audio[:end], False, memory)])[0]
+        memory = heard.memory
+    assert heard is not None
+    stable = [word.text for word in heard.hypothesis.words[: heard.hypothesis.fixed]]
+    assert (
+        engine.frames(Window(SPEC, audio, True, memory))
+        == MEL_FRAMES_MAX
+        > engine.frames(Window(SPEC, audio, False, memory))
+    )
+    # One call may hold partials and finals of equal length: each goes to its own model.
+    whole, other = engine.decode([Window(SPEC, audio, True, memory), Window(SPEC, audio, False, memory)])
+    words = [word.text for word in whole.hypothesis.words]
+    assert words[: len(stable)] == stable
+    assert " ".join(words) == "Is the budget ready? We moved the launch to Friday."
+    assert other.context == b""
+    assert isinstance(whole.memory, Progress)
+    assert all(word.aligned for word in whole.memory.words)
+
+
 class TestFinding:
     def test_the_capabilities(self, engine: WhisperEngine) -> None:
         capabilities = engine.capabilities
@@ -141,6 +336,7 @@ class TestFinding:
             ("en",),
         )
         assert "tests" in (capabilities.notice or "")
+        assert capabilities.tasks == ("transcribe",)
 
     def test_no_setting_no_folder_no_such_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PARLANCE_MODEL", raising=False)
@@ -189,11 +385,11 @@ class TestFinding:
 class TestPieces:
     @pytest.fixture
     def tokenizer(self, engine: WhisperEngine) -> Tokenizer:
-        return engine._tokenizer_of("en")
+        return decoder_of(engine).tokenizer("en")
 
     def words(self, tokenizer: Tokenizer, text: str, *, first: bool = True) -> list[str]:
         tokens = tokenizer.encode(text)
-        pieces = pieces_of(tokens, list(range(len(tokens) + 1)), [1.0] * len(tokens), tokenizer, first=first)
+        pieces = pieces_of(in_line(tokens), tokenizer, first=first)
         for before, after in itertools.pairwise(pieces):
             assert before.end <= after.start
         return [piece.text for piece in pieces]
@@ -209,13 +405,29 @@ class TestPieces:
 
     def test_half_a_character_is_none(self, tokenizer: Tokenizer) -> None:
         tokens = tokenizer.encode(" ready 好")[:-1]
-        pieces = pieces_of(tokens, list(range(len(tokens) + 1)), [1.0] * len(tokens), tokenizer, first=True)
+        pieces = pieces_of(in_line(tokens), tokenizer, first=True)
         assert [piece.text for piece in pieces] == ["ready"]
 
     def test_where_nobody_writes_spaces_clauses_are_the_words(self, engine: WhisperEngine) -> None:
-        tokenizer = Tokenizer(engine._tokenizer, False)
+        tokenizer = Tokenizer(decoder_of(engine).tokenizer("en").tokenizer, False)
         tokenizer.language_code = "zh"
         assert self.words(tokenizer, "你好，今天很好。我们") == ["你好，", "今天很好。", "我们"]
+
+
+def test_given_words_that_did_not_fit_are_placed_as_far_as_they_did() -> None:
+    given = (Piece("a", (1, 2), 0, 0, 0.5, False), Piece("b", (3, 4), 0, 0, 0.5, False))
+    again = given_again(given, Aligned([2, 3, 4], [100, 200, 300, 400], [0.9, 0.8, 0.6]))
+    assert [(piece.start, piece.end, piece.p) for piece in again] == [(100, 200, 0.9), (200, 400, 0.7)]
+    assert all(piece.aligned for piece in again)
+
+
+def test_a_padding_has_steps() -> None:
+    assert Padding().frames(50) == MEL_FRAMES_MAX
+    assert Padding(0.0, 2.0, 0.5).frames(120) == 350
+    assert Padding(0.0, 2.0, 0.5).frames(150) == 350
+    assert Padding(0.0, 2.0, 0.5).frames(151) == 400
+    assert Padding(0.0, 2.0, 0.5).frames(2_999) == MEL_FRAMES_MAX
+    assert Padding(0.0, 0.0, 0.02).frames(0) == 2
 
 
 def test_words_lie_inside_the_audio_in_order() -> None:

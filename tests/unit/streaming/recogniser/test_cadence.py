@@ -1,0 +1,126 @@
+"""How many hops apart each tenant's partials are."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming.recogniser.cadence import (
+    CALM,
+    CALM_STEPS,
+    FULL,
+    HOPS_MAX,
+    Cadence,
+    Want,
+    even_share,
+    hops_within,
+    on_time,
+)
+
+wants = st.dictionaries(
+    st.sampled_from("abcdef"), st.builds(Want, st.floats(0, 5), st.floats(0, 2)), min_size=1, max_size=6
+)
+
+
+class TestShares:
+    def test_what_one_leaves_goes_to_the_others(self) -> None:
+        assert even_share([0.1, 0.1], 0.9) == math.inf
+        assert even_share([0.1, 2.0], 0.9) == pytest.approx(0.8)
+        assert even_share([0.1, 2.0, 3.0], 0.9) == pytest.approx(0.4)
+        assert even_share([2.0, 3.0], 0.9) == pytest.approx(0.45)
+        assert even_share([], 0.9) == math.inf
+
+    @given(st.lists(st.floats(0, 10), max_size=20), st.floats(0.1, 2))
+    def test_all_parts_fit_and_nothing_is_left_over(self, wanted: list[float], capacity: float) -> None:
+        share = even_share(wanted, capacity)
+        given_away = sum(min(want, share) for want in wanted)
+        assert given_away <= capacity + 1e-9
+        assert given_away == pytest.approx(min(capacity, sum(wanted)))
+
+    def test_finals_come_off_first(self) -> None:
+        assert hops_within(Want(0.5, 0.1), 0.6) == 1
+        assert hops_within(Want(0.5, 0.1), 0.36) == 2
+        assert hops_within(Want(0.5, 0.4), 0.4) == HOPS_MAX
+        assert hops_within(Want(50.0, 0.0), 0.4) == HOPS_MAX
+
+
+class TestCadence:
+    def test_who_wants_too_much_is_thinned_out_at_once_and_nobody_else(self) -> None:
+        cadence = Cadence()
+        cadence.step({"many": Want(3.0, 0.2), "one": Want(0.1, 0.01)})
+        assert cadence.thinned == {"many": 5}
+        assert cadence.hops("one") == cadence.hops("unknown") == 1
+
+    def test_at_its_edges(self) -> None:
+        cadence = Cadence()
+        cadence.step({"a": Want(FULL)})
+        assert cadence.hops("a") == 1
+        cadence.step({"a": Want(FULL + 0.01)})
+        assert cadence.hops("a") == 2
+
+    def test_a_hop_comes_back_after_a_calm_time_and_one_at_a_time(self) -> None:
+        cadence = Cadence()
+        cadence.step({"a": Want(2.5 * FULL)})
+        assert cadence.hops("a") == 3
+        for seconds in range(2 * CALM_STEPS):
+            assert cadence.hops("a") == 3 - seconds // CALM_STEPS
+            cadence.step({"a": Want(CALM)})
+        assert cadence.thinned == {}
+
+    def test_between_full_and_calm_it_stays_as_it_is(self) -> None:
+        cadence = Cadence()
+        between = {"a": Want((FULL + CALM) / 2)}
+        for _ in range(10):
+            cadence.step(between)
+        assert cadence.hops("a") == 1
+        cadence.step({"a": Want(FULL + 0.1)})
+        for _ in range(10):
+            cadence.step(between)
+        assert cadence.hops("a") == 2
+
+    def test_a_moment_of_calm_is_not_enough(self) -> None:
+        cadence = Cadence()
+        cadence.step({"a": Want(FULL + 0.1)})
+        for _ in range(5):
+            for _ in range(CALM_STEPS - 1):
+                cadence.step({"a": Want(0.1)})
+            cadence.step({"a": Want(FULL)})
+        assert cadence.hops("a") == 2
+
+    def test_who_left_is_forgotten(self) -> None:
+        cadence = Cadence()
+        cadence.step({"a": Want(100.0)})
+        for _ in range(HOPS_MAX * CALM_STEPS):
+            cadence.step({})
+        assert (cadence.thinned, cadence._calm) == ({}, {})
+
+    @given(st.lists(wants, max_size=30))
+    def test_always_whole_hops_within_bounds(self, history: list[dict[str, Want]]) -> None:
+        first, second = Cadence(), Cadence()
+        for wanted in history:
+            first.step(wanted)
+            second.step(wanted)
+            assert all(1 < hops <= HOPS_MAX for hops in first.thinned.values())
+            assert first.thinned == second.thinned
+            if sum(want.total for want in wanted.values()) <= CALM:
+                assert all(first.hops(tenant) == 1 for tenant in wanted if tenant not in second.thinned)
+
+
+class TestRoom:
+    def test_a_tenant_alone_may_fill_two_hops(self) -> None:
+        assert on_time("a", {}, 0.5)
+        assert on_time("a", {"a": Want(1.5)}, 0.3)
+        assert not on_time("a", {"a": Want(1.5)}, 0.31)
+
+    def test_a_full_tenant_does_not_keep_others_out(self) -> None:
+        wanted = {"many": Want(20.0, 1.0)}
+        assert not on_time("many", wanted, 0.1)
+        assert on_time("one", wanted, 0.1)
+
+    def test_many_small_tenants_fill_it_too(self) -> None:
+        wanted = {f"tenant {n}": Want(0.2) for n in range(20)}
+        assert not on_time("one more", wanted, 0.2)
+
+    def test_an_engine_that_says_nothing_has_room(self) -> None:
+        assert on_time("a", {}, 0.0)
