@@ -27,7 +27,7 @@ from pgqueuer.domain.models import Job as PickedJob
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import Channel, QueueManagerId
 
-from server.store.pool import LOST, Connection
+from server.store.pool import LOST, Connection, translated
 from streaming.aio import Scope, Signal
 from streaming.errors import ParlanceError, Unavailable
 from streaming.limits import LIMITS
@@ -159,7 +159,8 @@ class JobRunner:
         async with Scope("jobs") as scope:
             try:
                 connection.add_termination_listener(lambda _connection: lost.set())
-                await connection.execute(RECLAIM, self._id, timeout=STATEMENT_S_MAX)
+                with translated():
+                    await connection.execute(RECLAIM, self._id, timeout=STATEMENT_S_MAX)
                 driver = _TimedDriver(connection)
                 manager = self._manager(driver)
                 working = scope.spawn(self._work(manager), name="work")
@@ -242,16 +243,18 @@ async def _tidy(driver: AsyncpgDriver) -> None:
 
 
 class _TimedDriver(AsyncpgDriver):
-    """A statement that hangs raises TimeoutError, so that a silent network does not stop the queue for ever."""
+    """A statement that hangs raises `Unavailable`, so that a silent network does not stop the queue for ever."""
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         async with self._lock:
-            rows = await self._connection.fetch(query, *args, timeout=STATEMENT_S_MAX)
+            with translated():
+                rows = await self._connection.fetch(query, *args, timeout=STATEMENT_S_MAX)
         return [dict(row) for row in rows]
 
     async def execute(self, query: str, *args: object) -> str:
         async with self._lock:
-            status: str = await self._connection.execute(query, *args, timeout=STATEMENT_S_MAX)
+            with translated():
+                status: str = await self._connection.execute(query, *args, timeout=STATEMENT_S_MAX)
         return status
 
 

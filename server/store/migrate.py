@@ -38,6 +38,9 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 )"""
 
 
+APPLIED = "SELECT version, name, checksum FROM schema_migrations ORDER BY version"
+
+
 class MigrationFailed(Exception):
     """The schema cannot be brought to this version. One sentence that says why and what to do."""
 
@@ -117,11 +120,12 @@ async def _connect(dsn: str) -> Any:
 async def _apply(connection: Any, files: Sequence[Migration]) -> list[str]:
     step = "schema_migrations"
     try:
-        await connection.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
-        await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
-        await connection.execute("SET lock_timeout = 0")
-        await connection.execute(HISTORY)
-        rows = await connection.fetch("SELECT version, name, checksum FROM schema_migrations ORDER BY version")
+        # An answer that never comes shall not hold the start up for ever; what a migration itself takes nobody knows.
+        await connection.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'", timeout=CONNECT_S_MAX)
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY, timeout=LOCK_WAIT_S + CONNECT_S_MAX)
+        await connection.execute("SET lock_timeout = 0", timeout=CONNECT_S_MAX)
+        await connection.execute(HISTORY, timeout=CONNECT_S_MAX)
+        rows = await connection.fetch(APPLIED, timeout=CONNECT_S_MAX)
         todo = plan(files, [Migration(row["version"], row["name"], row["checksum"]) for row in rows])
         for migration in todo:
             step = migration.name

@@ -101,13 +101,26 @@ class Database:
 async def _guards(dsn: str) -> dict[str, str]:
     """The database ends a transaction whose node was paused or cut off within it, and so frees its locks: between two
     statements soon; within a statement's messages too, which versions before 17 cannot."""
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn, timeout=LIMITS.database_command_ms_max / 1000)
     try:
         major = connection.get_server_version().major
     finally:
         connection.terminate()
     guards = {"idle_in_transaction_session_timeout": str(LIMITS.database_idle_ms_max)}
     return guards | ({"transaction_timeout": str(LIMITS.database_command_ms_max)} if major >= 17 else {})
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """What a lost database raises, and what asyncpg stumbles over when bytes of the connection were damaged: any
+    exception of Python's own in the reading of its protocol."""
+    if isinstance(error, LOST):
+        return not isinstance(error, ValueError)
+    if not isinstance(error, Exception) or type(error).__module__ != "builtins":
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("asyncpg.protocol")
 
 
 class translated:
@@ -117,5 +130,5 @@ class translated:
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, LOST) and not isinstance(error, ValueError):
+        if is_lost(error):
             raise Unavailable("The database does not answer.", retry_after_ms=1_000) from error

@@ -127,7 +127,7 @@ async def filling(talk: Talk, embedder: FakeEmbedder) -> AsyncIterator[VectorFil
 
 
 async def indexed(talk: Talk, *texts: str) -> list[str]:
-    """Said and put into the index, before any model is there."""
+    """Said and put into the index, while nothing fills in vectors."""
     due = await talk.due()
     async with indexing(talk):
         names = await talk.say(*texts)
@@ -164,8 +164,8 @@ async def test_live_talk_and_its_revisions_are_found_by_what_they_mean_now(
 
 
 async def test_a_filler_that_nobody_wakes_looks_for_itself(talk: Talk) -> None:
-    async with filling(talk, FakeEmbedder()):
-        (name,) = await indexed(talk, "the budget")
+    async with filling(talk, FakeEmbedder()), indexing(talk):
+        (name,) = await talk.say("the budget")
         await until(lambda: talk.finds("money", [name]))
 
 

@@ -138,10 +138,14 @@ async def readiness(url: str) -> tuple[int, list[str]]:
 
 async def until_ready(urls: Sequence[str], *, degraded: Sequence[str] = ()) -> None:
     """Wait until every node serves with exactly these parts lost."""
-    async with asyncio.timeout(2 * HANG_S):
-        for url in urls:
-            while await readiness(url) != (200, list(degraded)):
-                await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(2 * HANG_S):
+            for url in urls:
+                while await readiness(url) != (200, list(degraded)):
+                    await asyncio.sleep(0.05)
+    except TimeoutError:
+        now = {url: await readiness(url) for url in urls}
+        raise AssertionError(f"not ready with {list(degraded)} lost: {now}") from None
 
 
 @contextlib.asynccontextmanager
