@@ -181,9 +181,12 @@ test("choices become what the client is asked", () => {
   expect(captureOptions(shared)).toEqual({ shared: true, microphone: "default", encoding: "opus" });
   expect(captureOptions({ ...shared, withMicrophone: false }).microphone).toBeNull();
   expect(recordingOptions("", FIRST_CHOICES)).toEqual({});
-  expect(recordingOptions("T", { ...FIRST_CHOICES, language: "de", isPrivate: true })).toEqual({
+  const translated = { ...FIRST_CHOICES, language: "de", task: "translate", preset: "lecture", isPrivate: true } as const;
+  expect(recordingOptions("T", translated)).toEqual({
     title: "T",
     language: "de",
+    task: "translate",
+    preset: "lecture",
     visibility: "private",
   });
 });
@@ -195,7 +198,7 @@ test("microphones are listed once, also without names", () => {
 });
 
 test("the engine's notice is shown whole, its state only when it is not ready", () => {
-  const engine = { name: "e", model: "m", state: "ready", notice: "Modest." };
+  const engine = { name: "e", model: "m", state: "ready", notice: "Modest.", tier: null };
   expect(engineWords(engine)).toBe("Modest.");
   expect(engineWords({ ...engine, state: "down" })).toMatch(/is down.*Modest\./);
   expect(engineWords({ ...engine, notice: null })).toBe("");

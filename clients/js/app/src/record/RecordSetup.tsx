@@ -5,7 +5,7 @@ import { useMemo, useRef } from "react";
 import { Button, Label, Radio, RadioGroup, Switch } from "react-aria-components";
 import { FileIcon, MicrophoneIcon, ScreenIcon } from "../ui/icons.js";
 import { Picker } from "../ui/Picker.js";
-import { ENCODINGS, languages, type RecordChoices } from "./choices.js";
+import { ENCODINGS, languages, PRESETS, TASKS, type RecordChoices } from "./choices.js";
 import { useMicrophones } from "./useMicrophones.js";
 import type { Recorder } from "./useRecorder.js";
 
@@ -126,6 +126,18 @@ function Details({ choices, setChoices, recorder }: Props) {
         choices={spoken}
         value={choices.language}
         onChange={(language) => setChoices({ language })}
+      />
+      <Picker
+        label="Captions"
+        choices={TASKS}
+        value={choices.task}
+        onChange={(task) => setChoices({ task: task as RecordChoices["task"] })}
+      />
+      <Picker
+        label="Kind of talk"
+        choices={PRESETS}
+        value={choices.preset}
+        onChange={(preset) => setChoices({ preset: preset as RecordChoices["preset"] })}
       />
       <Picker
         label="Sound"

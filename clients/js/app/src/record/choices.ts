@@ -10,6 +10,8 @@ export interface RecordChoices {
   microphoneId: string;
   encoding: "opus" | "pcm";
   language: string;
+  task: "transcribe" | "translate";
+  preset: "conversation" | "dictation" | "lecture";
   isPrivate: boolean;
 }
 
@@ -21,12 +23,26 @@ export const FIRST_CHOICES: RecordChoices = {
   microphoneId: "default",
   encoding: "pcm",
   language: "auto",
+  task: "transcribe",
+  preset: "conversation",
   isPrivate: false,
 };
 
 export const ENCODINGS: readonly Choice[] = [
   { id: "pcm", name: "Best accuracy", note: "PCM, about 5.8 MB a minute" },
   { id: "opus", name: "Less data", note: "Opus, about 0.24 MB a minute" },
+];
+
+/** The server says so when the present engine cannot translate. */
+export const TASKS: readonly Choice[] = [
+  { id: "transcribe", name: "As spoken" },
+  { id: "translate", name: "In English", note: "Translated while somebody talks; needs a multilingual Whisper" },
+];
+
+export const PRESETS: readonly Choice[] = [
+  { id: "conversation", name: "Conversation", note: "A line ends at a short pause" },
+  { id: "dictation", name: "Dictation", note: "Waits longer for the next word" },
+  { id: "lecture", name: "Lecture", note: "Shorter lines in long talk, coughs ignored" },
 ];
 
 /** Languages that the engines know best; the server says so when the present one does not understand the wish. */
@@ -45,10 +61,12 @@ export function captureOptions(choices: RecordChoices): CaptureOptions {
   return { shared: isShared, microphone: isShared && !withMicrophone ? null : microphoneId, encoding };
 }
 
-export function recordingOptions(title: string, { language, isPrivate }: RecordChoices): RecordingOptions {
+export function recordingOptions(title: string, { language, task, preset, isPrivate }: RecordChoices): RecordingOptions {
   return {
     ...(title === "" ? {} : { title: title.slice(0, 200) }),
     ...(language === "auto" ? {} : { language }),
+    ...(task === "transcribe" ? {} : { task }),
+    ...(preset === "conversation" ? {} : { preset }),
     ...(isPrivate ? { visibility: "private" as const } : {}),
   };
 }
