@@ -27,6 +27,7 @@ from bench import (
     hour,
     idle,
     intake,
+    policies,
     preparation,
     replay,
     resume,
@@ -98,6 +99,12 @@ async def every_encoding(options: Options) -> Result:
 
 async def prepared(options: Options) -> Result:
     return await preparation.benchmark(options.model, 2 if options.quick else 8, options.seed)
+
+
+async def commit_policies(options: Options) -> Result:
+    recordings = speech.recorded(options.speech, 30 if options.quick else 90) if options.speech is not None else []
+    seconds, talks = (10, 1) if options.quick else (30, 4)
+    return await policies.benchmark(options.model, seconds, talks, options.seed, recordings)
 
 
 async def tones(options: Options) -> Result:
@@ -220,6 +227,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "hour": an_hour,
     "encodings": every_encoding,
     "preparation": prepared,
+    "policies": commit_policies,
     "tones": tones,
     "searchable": searchable,
     "ingest": ingest,

@@ -36,9 +36,13 @@ from bench.offline import PADDED_S, Offline, OfflineSphinx, OfflineWhisper, deco
 from bench.report import ROOT, Result
 from bench.setups import QUICK_S, SPHINX, WHISPER, Measured, Setup, rows_of
 from bench.speech import Clip, Cut
+from server import hardware
 from server.config import Config
-from streaming.recogniser.card import CARD, Padding, card_of, find, name_of
+from server.workers.devices import AUTO
+from server.workers.devices import found as found_devices
+from streaming.recogniser.card import CARD, Padding, card_of
 from streaming.recogniser.engine import EngineUnavailable
+from streaming.recogniser.place import find, name_of
 from tests.support.process import ServerProcess, running
 
 MICRO = ROOT / "tests" / "models" / "micro-whisper" / "en"
@@ -246,9 +250,12 @@ class Bench:
 
 def passed_on() -> dict[str, str]:
     """Settings of the recogniser that the servers of a benchmark take from this process' environment. PARLANCE_DEVICE,
-    as a worker calls it, is one of PARLANCE_DEVICES."""
+    as a worker calls it, is one of PARLANCE_DEVICES. The devices are named, because a shape is an engine of its own,
+    for which the server would start one worker."""
     given = {name: os.environ.get(f"PARLANCE_{name.upper()}", "") for name in PASSED}
-    given["devices"] = given["devices"] or os.environ.get("PARLANCE_DEVICE", "")
+    machine = hardware.look()
+    usual = found_devices(AUTO, len(machine.gpus_mib), cores=machine.cores, memory_mib=machine.memory_mib)
+    given["devices"] = given["devices"] or os.environ.get("PARLANCE_DEVICE", "") or ",".join(usual)
     return {name: value for name, value in given.items() if value and name in Config.__struct_fields__}
 
 

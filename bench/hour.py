@@ -21,8 +21,8 @@ from bench.meter import Memory, memory_of
 from bench.report import Figure, Result
 from bench.setups import WER_MOST, WHISPER
 from bench.speech import Clip
-from streaming.recogniser.card import find
 from streaming.recogniser.engine import EngineUnavailable
+from streaming.recogniser.place import find
 from streaming.recogniser.whisper import WhisperEngine
 from tests.support.process import ServerProcess, running
 

@@ -86,11 +86,14 @@ class Speaker:
     def __init__(self) -> None:
         self._espeak = Espeak()
 
-    def talk(self, name: str, seconds: float, seed: int, *, pauses: bool = True) -> Clip:
-        """Sentences of one random voice for at least so long: drawn anew from `tests.support.corpus` (short ones may
-        have been in the training of the tests' models). Without `pauses`: in utterances of `LONG_S`."""
+    def talk(
+        self, name: str, seconds: float, seed: int, *, pauses: bool = True, voice: synth.Voice | None = None
+    ) -> Clip:
+        """Sentences of one voice, a random one by default, for at least so long: drawn anew from `tests.support.corpus`
+        (short ones may have been in the training of the tests' models). Without `pauses`: in utterances of `LONG_S`."""
         draw = Random(seed)
-        voice = synth.random_voice(draw)
+        drawn = synth.random_voice(draw)
+        voice = voice or drawn
         pieces, words, texts = [silence(LEAD_MS)], [], []
         began_ms = at_ms = float(LEAD_MS)
         longest_ms = draw.uniform(*LONG_S) * 1_000

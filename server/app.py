@@ -315,7 +315,7 @@ def _tell_ready(url: str, engine: EngineInfo) -> None:
         lines.append(f"  Note: {engine.notice}\n")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
-    log.info("ready", extra={"engine": engine.name, "model": engine.model})
+    log.info("ready", extra={"engine": engine.name, "model": engine.model, "tier": engine.tier})
 
 
 def serve(config: Config) -> int:

@@ -25,16 +25,19 @@ DEVICES = r"auto|(cpu|cuda(:\d{1,2})?)(,(cpu|cuda(:\d{1,2})?)){0,31}"
 """At most 32: each is a process with a model of its own."""
 
 
+TIERS = ("auto", "fast", "balanced", "accurate")
+
+
 class ConfigError(Exception):
     """A setting is wrong. The text is one sentence that names it."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`model`: a Whisper by name or folder, None takes the best one that is here; `devices`: where it runs, a worker
-    process on each, such as `cuda:0,cuda:1`; `compute_type`: how (CTranslate2 knows the names), `final_model`: another
-    Whisper that writes the finals, behind what is stable already; `models_env`: the models
-    environment's folder, "off", or None for `.venv-models` beside the program; `align_model`, `embedding_model`: a
-    folder or a name on the hub, None takes the default; `remote_*`: an OpenAI-compatible service that makes the final
+    """`model`: a Whisper by name or folder, None takes the best one that is here, by `tier` (`server.models.tiers`);
+    `devices`: where it runs, a worker process on each, such as `cuda:0,cuda:1`; `compute_type`: how (CTranslate2 knows
+    the names), `final_model`: another Whisper that writes the finals, behind what is stable already; `models_env`: the
+    models environment's folder, "off", or None for `.venv-models` beside the program; `align_model`, `embedding_model`:
+    a folder or a name on the hub, None takes the default; `remote_*`: an OpenAI-compatible service that makes the final
     text for these tenants ("*": all). `public_url`: how browsers reach the server, when a proxy stands before it.
     `origins`: pages of other origins that may open sockets; the server's own is always allowed.
     `redis_url`: what is told in rooms reaches the other nodes through it; `storage_url`: `file:///folder` or
@@ -47,6 +50,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     database_url: str | None = None
     engine: str = "auto"
     model: str | None = None
+    tier: str = "auto"
     devices: str = "auto"
     compute_type: str = "auto"
     final_model: str | None = None
@@ -165,6 +169,8 @@ def _relations(config: Config) -> None:
         refuse("secret", "must have at least 32 characters")
     if config.engine not in ("auto", "pocketsphinx", "whisperx") and ":" not in config.engine:
         refuse("engine", f"{config.engine!r} is none of auto, pocketsphinx, whisperx, or package.module:Engine")
+    if config.tier not in TIERS:
+        refuse("tier", f"{config.tier!r} is none of {', '.join(TIERS)}")
     if not re.fullmatch(DEVICES, config.devices):
         refuse("devices", f"{config.devices!r} is neither auto nor a list of cpu, cuda, cuda:0, cuda:1, ...")
     if config.remote_url is not None and not config.remote_url.startswith(("http://", "https://")):

@@ -19,21 +19,26 @@ import aiohttp
 import asyncpg
 import msgspec
 
+from server import hardware
 from server.config import Config
 from server.console.failures import explain
+from server.hardware import Hardware
 from server.models import environment
 from server.models.cache import (
     alignment_languages,
     cache_folder,
     files_of,
-    find_whisper,
     name_of,
     snapshot,
     torch_checkpoints,
 )
-from server.models.catalogue import DEFAULT, MODELS, complete, megabytes
+from server.models.calibrating import words as padding_words
+from server.models.catalogue import MODELS, complete, megabytes
+from server.models.choosing import Chosen, chosen
 from server.store import embedded
 from streaming.limits import LIMITS
+from streaming.recogniser.card import Source, treatment_of
+from streaming.recogniser.engine import EngineUnavailable
 
 PYTHON_MIN = (3, 11)
 PACKAGES = {
@@ -87,13 +92,15 @@ class Check(msgspec.Struct, frozen=True):
 
 async def examine(config: Config) -> list[Check]:
     """All checks, in the order in which they matter."""
+    machine = hardware.look()
     return [
         python(sys.version_info[:2]),
         packages(lambda name: find_spec(name) is not None),
         data_folder(config.data_dir),
         await database(config),
         await port(config),
-        engine(config, cache_folder()),
+        engine(config, cache_folder(), machine),
+        *([hears] if (hears := padding(config, cache_folder(), machine)) is not None else []),
         voice_detector(lambda name: find_spec(name) is not None),
         models_environment(config, ROOT),
         vectors(config, ROOT, cache_folder()),
@@ -213,27 +220,48 @@ async def _is_parlance(config: Config) -> bool:
         return False
 
 
-def engine(config: Config, cache: Path) -> Check:
+def engine(config: Config, cache: Path, machine: Hardware) -> Check:
     """Which engine hears, and why that one."""
     name = "engine"
     if ":" in config.engine:
         return Check(Level.OK, name, f"{config.engine}, as configured")
     if config.engine == "pocketsphinx":
         return _pocketsphinx("PARLANCE_ENGINE says so; unset it to use Whisper")
-    found = find_whisper(config.model, cache)
-    if found is not None:
-        why = "as PARLANCE_MODEL says" if config.model else "the best here that keeps up with live speech on two cores"
-        return Check(Level.OK, name, f"Whisper {name_of(found)}, {why}")
-    pull = f"`parlance models pull {config.model or 'default'}`"
+    found = chosen(config, machine, cache)
+    if found.path is not None:
+        return _whisper(found, found.path)
+    pull = f"`parlance models pull {found.fetch}`"
     if config.engine == "whisperx":
         missing = f"no Whisper called {config.model}" if config.model else "no Whisper"
         return Check(Level.FAIL, name, f"{missing} is here; run {pull}, or set PARLANCE_MODEL to a folder of yours.")
     if config.model is not None:
         return _pocketsphinx(f"PARLANCE_MODEL is {config.model}, which is not here; run {pull}")
-    size = megabytes(MODELS[DEFAULT].size_bytes)
+    size = megabytes(MODELS[found.fetch].size_bytes)
     if config.offline:
         return _pocketsphinx(f"no Whisper is here and PARLANCE_OFFLINE is set; {pull} without it fetches one ({size})")
     return _pocketsphinx(f"no Whisper is here yet; the running server fetches one ({size}), or you with {pull}")
+
+
+def _whisper(found: Chosen, path: Path) -> Check:
+    finals = f"; {name_of(found.final)} writes the finals" if found.final is not None else ""
+    return Check(Level.OK, "engine", f"Whisper {name_of(path)}, {found.reason}{finals}")
+
+
+def padding(config: Config, cache: Path, machine: Hardware) -> Check | None:
+    """How the Whisper that hears is padded, and who says so; None where no Whisper hears."""
+    name = "padding"
+    path = chosen(config, machine, cache).path if config.engine in ("auto", "whisperx") else None
+    if path is None:
+        return None
+    try:
+        treatment = treatment_of(path)
+    except EngineUnavailable as error:
+        return Check(Level.FAIL, name, f"{error}; mend that file, or delete it.")
+    if treatment.source is not Source.DEFAULT:
+        return Check(Level.OK, name, padding_words(treatment))
+    measured = "the running server measures it by itself" if config.engine == "auto" else "nobody measured it"
+    advice = f"{measured}, or you with `parlance models calibrate {name_of(path)}`"
+    return Check(Level.WARN, name, f"{padding_words(treatment)}, which costs up to 16 times the CPU; {advice}.")
 
 
 def _pocketsphinx(why: str) -> Check:

@@ -181,6 +181,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Worker losses over one utterance before it is set aside as poison (its audio stays in the log)."""
     worker_restart_ms_max: int = 5_000
     """Ceiling of the back-off between worker restarts."""
+    worker_utterances_max: int = 1_024
+    """Open utterances of one shared model; who speaks beyond waits for a place. Half of the streams of a node speak at
+    once. 1,024 windows keep a simulated GPU busy for 5.5% of a core of scheduling; their audio is 160 MB at 5 s each
+    and 1 GiB at worst, when all are 30 s long."""
     worker_inflight_bytes_max: int = 1 * MIB
     """Audio on the pipe to one utterance that the worker has not taken yet: one whole utterance of 30 s."""
     worker_pcm_bytes_max: int = 64 * KIB
@@ -393,6 +397,8 @@ def check(limits: Limits) -> Limits:
     assert limits.storage_reads_max < limits.storage_calls_max, "a reader leaves room for what is put"
     assert limits.backlog_ms_max >= limits.abandon_ms, "an orphan's audio fits into its backlog"
     assert limits.worker_inflight_bytes_max >= limits.utterance_ms_max * 32, "a whole utterance can be offered again"
+    assert 2 * limits.worker_utterances_max >= limits.streams_max, "half of the streams speak at once"
+    assert limits.worker_utterances_max * limits.utterance_ms_max * 32 <= 1024 * MIB, "audio that a worker holds"
     assert limits.worker_inflight_bytes_max >= limits.worker_pcm_bytes_max, "flow control lets a piece through"
     vocabulary_bytes = limits.vocabulary_terms_max * (limits.vocabulary_term_chars_max * 4 + 5)
     largest_open = vocabulary_bytes + limits.worker_context_bytes_max + 4 * KIB

@@ -121,9 +121,8 @@ class Utterance:
             await decoder.discard()
 
     def _is_due(self, fed: int) -> bool:
-        """A multiple of the wanted hops has been passed since the last hypothesis."""
-        step = self._hop * self._hops
-        return fed // step > self._hypothesised // step
+        """As many hops as the recogniser wants between two have been fed since the last hypothesis."""
+        return fed - self._hypothesised >= self._hop * self._hops
 
     async def _hypothesise(self, decoder: UtteranceDecoder, fed: int) -> None:
         try:

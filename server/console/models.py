@@ -1,4 +1,4 @@
-"""`parlance models`: which models are here, fetching them, removing them.
+"""`parlance models`: which models are here, fetching them, measuring their padding, removing them.
 
 Policy: a pull runs in a process of its own (`server.models.fetch`), so that Ctrl-C ends it at once; what has arrived
 stays, and the next pull goes on there. On a terminal there is a progress bar, elsewhere a line for every tenth. What a
@@ -7,7 +7,7 @@ script may want (folders) goes to stdout, everything else to stderr.
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,26 +18,30 @@ if TYPE_CHECKING:
     from server.models.cache import Installed
     from server.models.catalogue import Model
     from server.models.events import Note, Progress
+    from streaming.recogniser.calibrate import Step
 
 TENTHS = 10
 
 
 @click.group()
 def models() -> None:
-    """See, fetch and remove models: Whisper, word alignment, embeddings."""
+    """See, fetch, measure and remove models: Whisper, word alignment, embeddings."""
 
 
 @models.command("list")
 def list_() -> None:
     """What is here, what can be had, and which Whisper the server takes."""
+    from server import hardware
     from server.config import load
-    from server.models.cache import cache_folder, find_whisper, installed
-    from server.models.catalogue import megabytes
+    from server.models.cache import cache_folder, installed
+    from server.models.catalogue import Kind, megabytes
+    from server.models.choosing import chosen
 
     config = load()
     cache = cache_folder()
     here = installed(cache)
-    taken = find_whisper(config.model, cache)
+    found = chosen(config, hardware.look(), cache)
+    taken = found.path
     click.echo(f"Here, in {cache}:" if here else f"No models are here yet; they are kept in {cache}.")
     for model in here:
         state = "" if model.complete else f"incomplete: `parlance models pull {model.name}` goes on"
@@ -47,11 +51,27 @@ def list_() -> None:
         click.echo(f"  {model.name:<20} {megabytes(model.size_bytes):>8}  {state}".rstrip())
         if model.complete:
             click.echo(f"  {'':<20} {'':>8}  {model.path}")
+        if model.complete and model.kind is Kind.WHISPER:
+            click.echo(f"  {'':<20} {'':>8}  {_padding(model.path)}")
     if taken is not None and taken not in {model.path for model in here}:
         click.echo(f"PARLANCE_MODEL names a folder, which is taken for captions: {taken}")
+        click.echo(f"  {_padding(taken)}")
     elif taken is None and config.model:
         click.echo(f"PARLANCE_MODEL is {config.model}, which is not here.")
+    if found.selection is not None:
+        click.echo(f"The tier is {found.selection.tier.value}, on a machine with {found.selection.machine.value}.")
     _show_catalogue({model.name for model in here if model.complete})
+
+
+def _padding(folder: Path) -> str:
+    from server.models.calibrating import words
+    from streaming.recogniser.card import treatment_of
+    from streaming.recogniser.engine import EngineUnavailable
+
+    try:
+        return words(treatment_of(folder))
+    except EngineUnavailable as error:
+        return str(error)
 
 
 def _show_catalogue(here: set[str]) -> None:
@@ -133,34 +153,41 @@ async def _install(config: "Config") -> Path:
 def pull(names: tuple[str, ...]) -> None:
     """Fetch models by NAME, "default", or OWNER/NAME on the hub.
 
-    Goes on where an earlier pull ended, and checks every file against the hub. A running server with PARLANCE_ENGINE
-    auto takes its first Whisper for new streams by itself; one of several is chosen at its start.
+    Goes on where an earlier pull ended, and checks every file against the hub. A Whisper's padding is measured then, as
+    by `calibrate`. A running server with PARLANCE_ENGINE auto takes its first Whisper for new streams by itself; one of
+    several is chosen at its start. "default" is what PARLANCE_TIER wants on this machine.
     """
     from server.config import load
     from server.console.failures import USAGE, CommandFailed
     from server.models.cache import cache_folder
 
     config = load()
-    wanted = _resolved(names)
+    wanted = _resolved(names, config)
     if config.offline:
         raise CommandFailed("PARLANCE_OFFLINE is set, so nothing is fetched; unset it for this command.", USAGE)
     cache = cache_folder()
     for model in wanted:
-        _pull(model, cache)
-    _tell_use(wanted, config.model, cache)
+        _measure_new(model, _pull(model, cache))
+    _tell_use(wanted, config, cache)
 
 
-def _resolved(names: Iterable[str]) -> "list[Model]":
+def _resolved(names: Iterable[str], config: "Config") -> "list[Model]":
+    from server import hardware
     from server.console.failures import USAGE, CommandFailed
     from server.models.catalogue import UnknownModel, resolve
+    from server.models.tiers import choose
 
+    if "default" in names:
+        fetched = choose(config.tier, hardware.look(), ()).fetch
+        names = [fetched if name == "default" else name for name in names]
     try:
         return list({model.repo: model for model in map(resolve, names)}.values())
     except UnknownModel as error:
         raise CommandFailed(error.message, USAGE) from error
 
 
-def _pull(model: "Model", cache: Path) -> None:
+def _pull(model: "Model", cache: Path) -> Path:
+    """Its folder. Raises `CommandFailed`."""
     from server.console.failures import FAILED, UNREACHABLE, CommandFailed
     from server.models.catalogue import megabytes
     from server.models.events import FetchFailed
@@ -175,35 +202,112 @@ def _pull(model: "Model", cache: Path) -> None:
     fetched = f"{megabytes(done.fetched_bytes)} fetched, checked" if done.fetched_bytes else "was here, checked"
     click.echo(f"{model.name}: {fetched}", err=True)
     click.echo(done.path)
+    return Path(done.path)
 
 
-def _tell_use(pulled: "list[Model]", configured: str | None, cache: Path) -> None:
+def _measure_new(model: "Model", folder: Path) -> None:
+    """The padding of a Whisper that was fetched and that nobody measured. That it cannot be is no failure: it works."""
+    from server.models.cache import files_of
+    from server.models.calibrating import CalibrationFailed
+    from server.models.catalogue import is_whisper
+    from streaming.recogniser.card import Source, treatment_of
+    from streaming.recogniser.engine import EngineUnavailable
+
+    if not is_whisper(files_of(folder)):
+        return
+    try:
+        if treatment_of(folder).source is Source.DEFAULT:
+            _calibrate(folder, model.name, (), "auto")
+    except (CalibrationFailed, EngineUnavailable) as error:
+        click.echo(f"{model.name}: it stays padded to 30 s. {error}", err=True)
+
+
+@models.command()
+@click.argument("name")
+@click.option(
+    "--speech", multiple=True, type=click.Path(exists=True, path_type=Path),
+    help="A recording, or a folder of them; may be given several times [synthetic speech].",
+)  # fmt: skip
+@click.option("--language", default="auto", show_default=True, help="Of the speech.")
+def calibrate(name: str, speech: tuple[Path, ...], language: str) -> None:
+    """Measure how little padding a Whisper needs: the model NAME, or one in a FOLDER.
+
+    Whisper was trained on windows of 30 s, and padding live windows to it costs up to 16 times the CPU. The smallest
+    padding whose words are those of the padded model is kept for this user, and taken when the model is loaded next.
+    Your own recordings, two minutes or more of people who speak as yours do, prove most: one word of 200 may differ.
+    Without them it is measured on a minute of synthetic English, where no word may differ and the next larger padding
+    is taken.
+    """
+    from server.console.failures import FAILED, USAGE, CommandFailed
+    from server.models.cache import cache_folder, find_whisper, name_of
+    from server.models.calibrating import CalibrationFailed
+    from streaming.recogniser.card import CARD
+
+    folder = find_whisper(name, cache_folder())
+    if folder is None:
+        raise CommandFailed(
+            f"There is no Whisper {name} here; `parlance models list` shows what is, `parlance models pull` gets one.",
+            USAGE,
+        )
+    try:
+        _calibrate(folder, name_of(folder), [path.absolute() for path in speech], language)
+    except CalibrationFailed as error:
+        raise CommandFailed(f"{name}: {error.message}", FAILED) from error
+    if (folder / CARD).exists():
+        click.echo(f"{folder / CARD} says how the model is padded and is believed first.", err=True)
+
+
+def _calibrate(folder: Path, name: str, speech: Sequence[Path], language: str) -> None:
+    """Raises `CalibrationFailed`."""
+    from server.models.calibrating import calibrate as measure
+
+    with _Shown(name, "windows") as shown:
+        verdict = asyncio.run(measure(folder, name, shown.step, speech=speech, language=language))
+    click.echo(f"{name}: measured on {'synthetic speech' if verdict.synthetic else 'your recordings'}", err=True)
+    click.echo(f"  {'padding':<32} {'words that differ':>18} {'CPU of a window':>16}", err=True)
+    for row in verdict.rows:
+        differ = f"{row.differ} of {row.words}"
+        mark = "  chosen" if row.padding == verdict.chosen else ""
+        click.echo(f"  {row.padding!s:<32} {differ:>18} {row.cpu_ms:>13.0f} ms{mark}", err=True)
+    click.echo(f"{name}: {verdict.chosen} from its next start on.", err=True)
+
+
+def _tell_use(pulled: "list[Model]", config: "Config", cache: Path) -> None:
     """Which Whisper is used now, when another one was fetched."""
-    from server.models.cache import find_whisper, name_of
+    from server import hardware
+    from server.models.cache import name_of
     from server.models.catalogue import Kind
+    from server.models.choosing import chosen
 
     whispers = {model.name for model in pulled if model.kind is Kind.WHISPER}
-    taken = find_whisper(configured, cache)
-    if not whispers or taken is None or name_of(taken) in whispers:
+    found = chosen(config, hardware.look(), cache)
+    if not whispers or found.path is None or name_of(found.path) in whispers:
         return
-    why = "as PARLANCE_MODEL says" if configured else "the best here that keeps up with live speech on two cores"
-    click.echo(f"The server takes {name_of(taken)}, {why}.", err=True)
+    click.echo(f"The server takes {name_of(found.path)}, {found.reason}.", err=True)
     click.echo(f"To use another one set PARLANCE_MODEL={min(whispers)}.", err=True)
 
 
 class _Shown:
-    """Progress of one pull: a bar on a terminal, else a line for each tenth."""
+    """Progress of one pull or measurement: a bar on a terminal, else a line for each tenth."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, unit: str = "bytes") -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self._name = name
         self._tenth = -1
         console = Console(stderr=True, highlight=False)
         self._bar = (
             Progress(
-                TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
+                TextColumn("{task.description}"), BarColumn(),
+                DownloadColumn() if unit == "bytes" else MofNCompleteColumn(), TimeRemainingColumn(),
                 console=console, transient=True,
             )
             if console.is_terminal
@@ -233,6 +337,15 @@ class _Shown:
             self._tenth = tenth
             here, total = megabytes(event.done_bytes), megabytes(event.total_bytes)
             _to_stderr(f"{self._name}: {tenth * TENTHS}% ({here} of {total})")
+
+    def step(self, step: "Step") -> None:
+        """Each padding has its windows; elsewhere than on a terminal it is one line."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task, description=f"{self._name}: {step.padding}", completed=step.done, total=step.windows
+            )
+        elif step.done == 0:
+            _to_stderr(f"{self._name}: measuring {step.windows} windows {step.padding}")
 
 
 def _to_stderr(text: str) -> None:

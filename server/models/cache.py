@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from server.models.catalogue import AUTO, MODELS, TORCH_ALIGNERS, Kind, by_repo, complete, is_whisper
+from server.models.catalogue import MODELS, TORCH_ALIGNERS, Kind, by_repo, complete, is_whisper
 
 REF = "main"
 
@@ -92,12 +92,14 @@ def _size(folder: Path) -> int:
     return total
 
 
-def find_whisper(wanted: str | None, cache: Path) -> Path | None:
-    """The folder of a Whisper that is here: of a name or repository, or a folder itself; unasked, the best for live
-    captions of the known ones (`catalogue.AUTO`)."""
-    if wanted is None:
-        snapshots = (snapshot(cache, MODELS[name].repo) for name in AUTO)
-        return next((path for path in snapshots if path is not None), None)
+def whispers(cache: Path) -> frozenset[str]:
+    """Names of the known Whispers that are here."""
+    known = (model for model in MODELS.values() if model.kind is Kind.WHISPER)
+    return frozenset(model.name for model in known if snapshot(cache, model.repo) is not None)
+
+
+def find_whisper(wanted: str, cache: Path) -> Path | None:
+    """The folder of a Whisper that is here: of a name or repository, or a folder itself."""
     if wanted in MODELS:
         return snapshot(cache, MODELS[wanted].repo)
     folder = Path(wanted).expanduser()

@@ -1,9 +1,10 @@
-"""The models that Parlance knows by short names, what of a repository is needed, and which Whisper is taken unasked.
+"""The models that Parlance knows by short names, and what of a repository is needed.
 
 Policy: the default Whisper is `base.en`. An update of a 5 s window costs it 142 ms of CPU, 640 ms where the model needs
 padding (tiny.en: 77 and 320, small.en: 462 and 2,000), so on two cores it is the largest that keeps the promise of a
 word within a second; it makes a quarter fewer errors than tiny.en. The multilingual ones cost the same and are a little
-worse in English, so whoever wants other languages fetches `base` or `small`.
+worse in English, so whoever wants other languages fetches `base` or `small`. Other machines and wishes have other
+ones: `server.models.tiers`.
 
 Pure: names in, names out. `server.models.cache` looks at disks, `server.models.hub` at the network.
 """
@@ -132,13 +133,6 @@ MODELS: dict[str, Model] = {
     )
 }
 DEFAULT = "base.en"
-AUTO = (
-    "base", "base.en", "tiny", "tiny.en", "small", "small.en",
-    "distil-large-v3", "large-v3-turbo", "medium", "medium.en", "large-v3", "large-v2",
-)  # fmt: skip
-"""What `engine=auto` takes of those that are here, unless PARLANCE_MODEL names another. First what keeps up on two
-cores, the better one before; of a pair the multilingual one, because it was fetched on purpose; then the rest, the
-cheapest first."""
 
 _WHISPER_FILE = re.compile(r"((preprocessor_)?config|tokenizer|parlance)\.json|model\.bin|vocabulary\..+")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

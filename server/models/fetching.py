@@ -1,6 +1,6 @@
 """Fetching a model from the server's or the command line's side, and the Whisper that comes by itself.
 
-Policy (DESIGN, decision 10): with `engine=auto` and no Whisper here the default one is fetched in the background. An
+Policy (DESIGN, decision 10): with `engine=auto` and no Whisper here the tier's is fetched in the background. An
 unreachable hub is one line in the log, then rare tries. Weights that come another way (`parlance models pull` beside
 the running server) are noticed too.
 
@@ -9,16 +9,14 @@ arrived stays.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
-from server.models.cache import find_whisper
-from server.models.catalogue import DEFAULT, MODELS, megabytes
+from server.models.catalogue import MODELS, megabytes
 from server.models.events import Done, Failed, FetchFailed, Note, Progress, parse
-from server.models.process import background, lines, module
+from server.models.process import module, told
 from streaming.aio import Scope
 from streaming.limits import Limits
 from streaming.protocol.messages import StatusTask
@@ -32,39 +30,37 @@ log = logging.getLogger(__name__)
 
 async def fetch(name: str, cache: Path, tell: Callable[[Progress | Note], None]) -> Done:
     """Fetch a model, telling how it goes. Raises `FetchFailed`; killed with everything kept when cancelled."""
-    command, settings = module("server.models.fetch", name, "--cache", str(cache))
     end: Done | Failed | None = None
-    strange = ""
-    async with background(command, settings=settings) as process:
-        async with contextlib.aclosing(lines(process)) as output:
-            async for line in output:
-                event = parse(line)
-                match event:
-                    case Progress() | Note():
-                        tell(event)
-                    case Done() | Failed():
-                        end = event
-                    case None:
-                        strange = line.strip() or strange
-        status = await process.wait()
-    if isinstance(end, Done) and status == 0:
+
+    def heard(line: str) -> bool:
+        nonlocal end
+        match event := parse(line):
+            case Progress() | Note():
+                tell(event)
+            case Done() | Failed():
+                end = event
+        return event is not None
+
+    command, settings = module("server.models.fetch", name, "--cache", str(cache))
+    ended = await told(command, settings, heard)
+    if isinstance(end, Done) and ended.status == 0:
         return end
     if isinstance(end, Failed):
         raise FetchFailed(end.reason, end.message)
-    why = strange or "it gave no reason"
-    raise FetchFailed("failed", f"The program that fetches models ended with status {status}: {why}.")
+    raise FetchFailed("failed", f"The program that fetches models ended {ended}.")
 
 
 class ModelFetch:
-    """`run` is a component that ends once a Whisper is here, after `on_model` was called with its folder. `wanted`: the
-    configured one, by name or folder, None for any; `offline`: nothing is fetched, but what comes by hand is noticed.
-    `task` is what the page shows, None when there is nothing to tell."""
+    """`run` is a component that ends once a Whisper is here, after `on_model` was called with its folder. `name`: what
+    is fetched; `look`: finds one that will do; `offline`: nothing is fetched, but what comes by hand is noticed. `task`
+    is what the page shows, None when there is nothing to tell."""
 
     def __init__(
         self,
         cache: Path,
         *,
-        wanted: str | None,
+        name: str,
+        look: Callable[[], Path | None],
         offline: bool,
         limits: Limits,
         on_model: Callable[[Path], Awaitable[object]],
@@ -75,8 +71,8 @@ class ModelFetch:
         self._limits = limits
         self._on_model = on_model
         self._on_change = on_change
-        self._wanted = wanted
-        self._name = wanted or DEFAULT
+        self._name = name
+        self._find = look
         self._logged_s = float("-inf")
         self.task: StatusTask | None = None
 
@@ -96,7 +92,7 @@ class ModelFetch:
         await self._on_model(path)
 
     async def _look(self) -> Path | None:
-        return await asyncio.to_thread(find_whisper, self._wanted, self._cache)
+        return await asyncio.to_thread(self._find)
 
     async def _appear(self) -> Path:
         """Wait until somebody put a Whisper into the cache."""

@@ -8,8 +8,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 import server
 from server.models import launch
@@ -20,6 +22,16 @@ NICE = 10
 LINE_BYTES_MAX = LIMITS.worker_line_bytes_max
 NOT_INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH")
 """They would lead an installer to another environment than the named one."""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a program ended. `strange`: the last line that was no event, which may tell why."""
+
+    status: int
+    strange: str
+
+    def __str__(self) -> str:
+        return f"with status {self.status}: {self.strange or 'it gave no reason'}"
 
 
 @contextlib.asynccontextmanager
@@ -61,3 +73,15 @@ def module(name: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Command and settings that run one of this program's modules with this interpreter."""
     root = str(Path(server.__file__).parent.parent)
     return [sys.executable, "-m", name, *arguments], {"PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
+
+
+async def told(command: Sequence[str], settings: Mapping[str, str], heard: Callable[[str], bool]) -> Ended:
+    """Run a program that prints events, to its end; killed when the caller is cancelled. `heard`: takes a line, and
+    says whether it was an event. Raises OSError."""
+    strange = ""
+    async with background(command, settings=settings) as process:
+        async with contextlib.aclosing(lines(process)) as output:
+            async for line in output:
+                if not heard(line):
+                    strange = line.strip() or strange
+        return Ended(await process.wait(), strange)

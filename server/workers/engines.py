@@ -39,10 +39,12 @@ log = logging.getLogger(__name__)
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """An engine to run: its name or class, and its model's folder when it needs one."""
+    """An engine to run: its name or class, and its model's folder when it needs one. `calibrated`: the model was
+    measured since it was loaded as another choice, so it is loaded anew."""
 
     engine: str
     model: Path | None = None
+    calibrated: bool = False
 
 
 def choose(config: Config, found: Path | None) -> Choice:
@@ -129,7 +131,7 @@ class Engines:
 
     def admit(self, tenant_id: str) -> None:
         """A new stream. Raises `Overloaded` when its captions could not be on time."""
-        self._current.recogniser.admit(tenant_id)
+        self._current.recogniser.admit(tenant_id, first=not self._current.leases)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -2,7 +2,10 @@
 
 Policy: a new stream is taken while some worker could give its tenant captions on time (`streaming.recogniser.cadence`,
 `on_time`), each tenant with its fair share: who has many streams fills its own. A stream that was just taken counts as
-one that speaks, because the workers have not heard it yet. Only new streams are refused; whatever comes back is served.
+one that speaks, because the workers have not heard it yet. A worker that hardly anybody wants anything of takes one
+more whatever a stream is said to cost: that was measured long ago, and nobody is there to be late. So a model that is
+too slow for real time has its first stream, and never refuses for ever. Only new streams are refused; whatever comes
+back is served.
 
 Boundary: reports of workers in (`link.Load`), a verdict out; the clock is the caller's.
 """
@@ -39,9 +42,19 @@ class Starts:
         return sum(started == tenant for _, started in self._starts)
 
 
+IDLE = 0.1
+"""Of a worker's time, wanted by all. Who falls silent is below it after ten seconds, half a minute at worst."""
+
+
 def has_room(tenant: str, loads: Iterable[Load], starts: int) -> bool:
     """Whether one of the workers would give a new stream of `tenant` captions on time, after so many others that were
     just taken. Without a worker there is room: its streams wait for it."""
     known = list(loads)
     share = (starts + 1) / max(1, len(known))
-    return not known or any(on_time(tenant, load.wants, max(1.0, share) * load.each) for load in known)
+    return not known or any(_takes(tenant, load, share) for load in known)
+
+
+def _takes(tenant: str, load: Load, streams: float) -> bool:
+    if streams <= 1 and sum(want.total for want in load.wants.values()) < IDLE:
+        return True
+    return on_time(tenant, load.wants, max(1.0, streams) * load.each)

@@ -52,11 +52,12 @@ class Pool(Recogniser):
         """A tenant's partials come at fewer hops than they should."""
         return any(tenant in worker.load.hops for worker in self.workers)
 
-    def admit(self, tenant: str) -> None:
-        """A new stream. Raises `Overloaded` when its captions could not be on time."""
+    def admit(self, tenant: str, *, first: bool = False) -> None:
+        """A new stream. Raises `Overloaded` when its captions could not be on time, except for the `first`: no other
+        stream is here, so there is nobody to refuse it for."""
         now = asyncio.get_running_loop().time()
         loads = [worker.load for worker in self.workers if worker.state == "ready"]
-        if not has_room(tenant, loads, self._starts.of(tenant, now)):
+        if not first and not has_room(tenant, loads, self._starts.of(tenant, now)):
             raise Overloaded(
                 "The recogniser has no time for another live stream.", retry_after_ms=self._limits.overloaded_retry_ms
             )

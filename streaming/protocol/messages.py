@@ -51,12 +51,14 @@ class TenantInfo(ServerMessage, frozen=True):
 
 
 class EngineInfo(ServerMessage, frozen=True):
-    """`state`: "starting", "ready" or "down". `notice`: one sentence a person should read about this engine."""
+    """`state`: "starting", "ready" or "down". `notice`: one sentence a person should read about this engine. `tier`:
+    which one chose the model, null where the settings name it or nothing was to be chosen."""
 
     name: str
     model: str
     state: str
     notice: str | None = None
+    tier: Literal["fast", "balanced", "accurate"] | None = None
 
 
 class Ready(ServerMessage, frozen=True):
@@ -92,8 +94,9 @@ class ServerDraining(ServerMessage, frozen=True):
 
 
 class StatusTask(ServerMessage, frozen=True):
-    """Long work of the server on itself. `name`: "models_environment", "whisper_model", "vectors"; `state`: "waiting",
-    "running", "done" or "failed"; `fraction`: 0..1, null while it cannot be told; `text`: one sentence for a person."""
+    """Long work of the server on itself. `name`: "models_environment", "whisper_model", "whisper_padding", "vectors";
+    `state`: "waiting", "running", "done" or "failed"; `fraction`: 0..1, null while it cannot be told; `text`: one
+    sentence for a person."""
 
     name: str
     state: Literal["waiting", "running", "done", "failed"]

@@ -1,24 +1,35 @@
-"""A Whisper's folder on this machine: which one is meant, what it is called, and what was measured about it.
+"""How a Whisper wants to be treated: what its folder says about it, or what was measured on this machine.
 
-Policy: `parlance.json` beside the weights says how the model wants to be treated (`ModelCard`); without one it gets the
-safe defaults. Real Whisper was trained on windows of 30 s and may degrade or loop on shorter ones, so 30 s of padding
-is the rule and less has to be measured.
+Policy: `parlance.json` beside the weights says it (`ModelCard`). Without one a `Calibration` counts, which
+`parlance models calibrate` leaves in a folder of this user: a model in the Hugging Face cache is not ours to write to.
+Calibrations are kept under a fingerprint of the weights, so a model that changed is not treated as the old one was.
+Without either it gets the safe defaults: real Whisper was trained on windows of 30 s and may degrade or loop on shorter
+ones, so 30 s of padding is the rule and less has to be measured.
 
-Boundary: folders and faster-whisper's table of names; no weights are read, no network is used.
+Boundary: small files, and a few pages of the weights; no model library, so the server's process may look too.
 """
 
+import hashlib
+import logging
+import os
+import tempfile
+from enum import Enum
 from pathlib import Path
 
 import msgspec
-from faster_whisper.utils import download_model
 
 from streaming.recogniser.engine import EngineUnavailable
 
-FILES = ("model.bin", "config.json", "tokenizer.json")
+WEIGHTS, SETTINGS = "model.bin", "config.json"
 CARD = "parlance.json"
 MEL_FRAMES_MAX = 3_000
 """30 s, Whisper's window."""
 FRAMES_PER_S = 100
+FINGERPRINT_PAGES, PAGE_BYTES = 64, 4_096
+"""Of the weights, evenly spread: 256 kB instead of the 3 GB of large-v3, and a page of every layer. Training, even of a
+few layers, changes them; so does another precision."""
+
+log = logging.getLogger("parlance.worker")
 
 
 class Padding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +39,12 @@ class Padding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_s: float = 30.0
     tail_s: float = 0.0
     step_s: float = 1.0
+
+    def __str__(self) -> str:
+        if self.min_s >= MEL_FRAMES_MAX / FRAMES_PER_S:
+            return "padded to 30 s"
+        least = f", to {self.min_s:g} s at least" if self.min_s else ""
+        return f"padded by {self.tail_s:g} s{least}"
 
     def frames(self, n_frames: int) -> int:
         """Mel frames of a window that has `n_frames` of audio."""
@@ -49,40 +66,101 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     notice: str | None = None
 
 
-def find(wanted: str) -> Path:
-    """The model's folder: `wanted` itself, or what the local Hugging Face cache holds under that name. Raises
-    `EngineUnavailable`."""
-    if not wanted:
-        raise EngineUnavailable("PARLANCE_MODEL names no Whisper model")
-    folder = Path(wanted)
-    if not folder.is_dir():
-        if folder.is_absolute() or wanted.startswith("."):
-            raise EngineUnavailable(f"there is no folder {wanted} with a Whisper model")
-        try:
-            folder = Path(download_model(wanted, local_files_only=True))
-        except (ValueError, OSError) as error:
-            raise EngineUnavailable(f"no Whisper model called {wanted} is on this machine") from error
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise EngineUnavailable(f"{folder} holds no Whisper model for CTranslate2: {', '.join(missing)} missing")
-    return folder
+class Calibration(msgspec.Struct, frozen=True):
+    """What was measured of a model's padding (`streaming.recogniser.calibrate`). `synthetic`: on the speech that comes
+    with Parlance, not on recordings of somebody's own; `differ`: of so many `words` with this padding; `cpu_ms`: of a
+    window, and when it is padded to 30 s."""
+
+    model: str
+    padding: Padding
+    synthetic: bool
+    words: int
+    differ: int
+    cpu_ms: float
+    padded_cpu_ms: float
 
 
-def name_of(wanted: str, folder: Path) -> str:
-    """What people call the model: the name it was found by, its repository in a cache, or its folder."""
-    if not Path(wanted).is_dir():
-        return wanted
-    for part in reversed(folder.parts):
-        if part.startswith("models--"):
-            return part.rpartition("--")[2].removeprefix("faster-whisper-")
-    return folder.resolve().name
+class Source(Enum):
+    CARD = "card"
+    CALIBRATED = "calibrated"
+    DEFAULT = "default"
+
+
+class Treatment(msgspec.Struct, frozen=True):
+    """A model's card, and who says so."""
+
+    card: ModelCard
+    source: Source
+    calibration: Calibration | None = None
 
 
 def card_of(folder: Path) -> ModelCard:
-    """The model's `parlance.json`, or the safe defaults. Raises `EngineUnavailable` when it makes no sense."""
+    """How the model is treated. Raises `EngineUnavailable` when its own `parlance.json` makes no sense."""
+    return treatment_of(folder).card
+
+
+def treatment_of(folder: Path) -> Treatment:
+    """Raises `EngineUnavailable`, as `card_of`."""
     try:
-        return msgspec.json.decode((folder / CARD).read_bytes(), type=ModelCard)
+        card = msgspec.json.decode((folder / CARD).read_bytes(), type=ModelCard)
     except FileNotFoundError:
-        return ModelCard()
+        found = calibration_of(folder)
+        if found is None:
+            return Treatment(ModelCard(), Source.DEFAULT)
+        return Treatment(ModelCard(padding=found.padding), Source.CALIBRATED, found)
     except (OSError, msgspec.DecodeError) as error:
         raise EngineUnavailable(f"{folder / CARD} is no model card: {error}") from error
+    return Treatment(card, Source.CARD)
+
+
+def calibrations_folder() -> Path:
+    """Where calibrations are kept: `$XDG_CACHE_HOME/parlance/models`, else `~/.cache/parlance/models`."""
+    root = Path(os.path.expandvars("$XDG_CACHE_HOME"))
+    return (root if root.is_absolute() else Path("~/.cache").expanduser()) / "parlance" / "models"
+
+
+def fingerprint(folder: Path) -> str:
+    """What tells these weights from others, wherever they lie. Raises OSError."""
+    digest = hashlib.sha256((folder / SETTINGS).read_bytes())
+    with (folder / WEIGHTS).open("rb") as weights:
+        size = weights.seek(0, os.SEEK_END)
+        digest.update(b"%d" % size)
+        for page in range(FINGERPRINT_PAGES):
+            weights.seek(page * max(0, size - PAGE_BYTES) // (FINGERPRINT_PAGES - 1))
+            digest.update(weights.read(PAGE_BYTES))
+    return digest.hexdigest()[:32]
+
+
+def calibration_of(folder: Path) -> Calibration | None:
+    """What was measured of this model on this machine. A damaged file is none: the safe default always works."""
+    try:
+        path = calibrations_folder() / f"{fingerprint(folder)}.json"
+        return msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        log.warning("the calibration of %s cannot be read: %s", folder, type(error).__name__)
+        return None
+
+
+def writable() -> Path:
+    """The folder of calibrations, made when it was missing. Raises OSError when nothing can be kept there."""
+    place = calibrations_folder()
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place):
+        return place
+
+
+def keep(folder: Path, calibration: Calibration) -> Path:
+    """Write it down, whole or not at all; where it is now. Raises OSError."""
+    place = writable()
+    path = place / f"{fingerprint(folder)}.json"
+    with tempfile.NamedTemporaryFile(dir=place, prefix=".new-", delete=False) as new:
+        try:
+            new.write(msgspec.json.format(msgspec.json.encode(calibration)))
+            new.flush()
+            Path(new.name).replace(path)
+        except OSError:
+            Path(new.name).unlink(missing_ok=True)
+            raise
+    return path

@@ -32,7 +32,7 @@ from streaming.recogniser.card import MEL_FRAMES_MAX, ModelCard
 from streaming.recogniser.features import FRAME_SAMPLES, frames_of, log_mel
 from streaming.recogniser.guards import loop_start
 from streaming.recogniser.pieces import ENCODED_SAMPLES, SPACELESS, Heard
-from streaming.recogniser.rolling import Piece
+from streaming.recogniser.policy import Piece
 
 TOKENS_MAX = 448
 """Places of Whisper's decoder, prompt included."""

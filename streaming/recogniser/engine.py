@@ -12,6 +12,7 @@ same process (streams of different tenants share a process).
 """
 
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Protocol, TypeGuard, cast
 
@@ -103,6 +104,11 @@ class WindowEngine(Protocol):
         tries them one by one, and loses the utterance that fails alone. Releases the interpreter while it computes, or
         the worker cannot move frames."""
         ...
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_window_engine(engine: Engine | WindowEngine) -> TypeGuard[WindowEngine]:

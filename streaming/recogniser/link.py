@@ -119,7 +119,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknow
     delay_ms: int = 0
     each: float = 0.0
     wants: dict[str, Want] = {}
-    hops: dict[str, int] = {}
+    hops: dict[str, float] = {}
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):

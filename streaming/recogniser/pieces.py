@@ -11,7 +11,9 @@ import msgspec
 import numpy as np
 
 from streaming.model import Hypothesis, Word, ms_of
-from streaming.recogniser.rolling import Piece, Progress
+from streaming.recogniser.guards import is_word
+from streaming.recogniser.policy import Piece
+from streaming.recogniser.rolling import Progress
 
 ENCODED_SAMPLES = 320
 """One position of the encoder, 20 ms: the unit of word times."""
@@ -44,7 +46,8 @@ def unplaced(tokens: Sequence[int], p: float) -> Heard:
 def pieces_of(heard: Heard, splitter: Splitter, *, first: bool) -> tuple[Piece, ...]:
     """The words of the tokens: pieces that begin with a space, or, where nobody writes spaces, end with a clause.
 
-    Unless `first`, what is glued to the word before is left out: that word is fixed."""
+    `first`: no given word stands before them. Else what is glued to that word is left out: it is fixed. So are marks
+    that stand alone at the beginning: the word they belong to is gone, or never was."""
     spaceless = splitter.language_code in SPACELESS
     groups: list[tuple[str, list[int]]] = []
     parts, part_tokens = splitter.split_tokens_on_unicode(list(heard.tokens))
@@ -59,8 +62,9 @@ def pieces_of(heard: Heard, splitter: Splitter, *, first: bool) -> tuple[Piece, 
     at = 0
     for text, ids in groups:
         begin, at = at, at + len(ids)
-        skipped = not first and not spaceless and begin == 0 and not text.startswith(" ")
+        is_glued = begin == 0 and not spaceless and not text.startswith(" ")
         text = text.strip()
+        skipped = is_glued and not (first and is_word(text))
         if text and "\ufffd" not in text and not skipped:
             p = float(np.mean(heard.odds[begin:at])) if heard.odds[begin:at] else 0.0
             pieces.append(Piece(text, tuple(ids), heard.starts[begin], heard.starts[at], p))

@@ -28,7 +28,6 @@ Invariant: the hypotheses depend on the samples, not on how they were cut into c
 """
 
 import math
-import os
 import re
 from typing import Any
 
@@ -37,11 +36,13 @@ from pocketsphinx import Decoder
 from streaming.limits import LIMITS
 from streaming.model import SAMPLE_RATE, Capabilities, Final, Hypothesis, UtteranceSpec, Word, ms_of
 from streaming.ports import Pcm16
+from streaming.recogniser.engine import cores
 
 SETTINGS: dict[str, object] = {"fwdflat": False, "bestpath": True, "maxhmmpf": 6000}
 """Where the decoder differs from its defaults; figures above."""
 DECODERS_PER_CORE = 4
-"""A decoder uses 0.11 of a core per stream that speaks, and works in bursts: four share a core without lagging."""
+"""A decoder uses 0.11 of a core per stream that speaks, and works in bursts: four share a core without lagging. So many
+speak at once, about seven streams a core; who speaks beyond that waits for a place, and new streams are refused."""
 DECODERS_MIN = 4
 FRAME_SAMPLES = SAMPLE_RATE // 100
 """The decoder counts time in frames of 10 ms."""
@@ -70,7 +71,6 @@ class PocketSphinxEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return Capabilities(
             name="pocketsphinx",
             model="en-us",
@@ -79,7 +79,7 @@ class PocketSphinxEngine:
             agreement=0,
             holdback_words=0,
             activity="speech",
-            utterances_max=max(DECODERS_MIN, DECODERS_PER_CORE * cores),
+            utterances_max=max(DECODERS_MIN, DECODERS_PER_CORE * cores()),
             utterance_ms_max=LIMITS.utterance_ms_max,
             in_order=True,
             notice="Captions come from PocketSphinx, a modest English engine for trying the program: "

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from streaming.model import samples_of
 from streaming.ports import Pcm16
-from streaming.recogniser.policy import HypothesisPolicy, ends_sentence
+from streaming.recogniser.policy import HypothesisPolicy, Piece, ends_sentence
 from streaming.transcript.agreement import agreed
 
 REST_SAMPLES = samples_of(250)
@@ -39,18 +39,6 @@ ECHO_SAMPLES = samples_of(500)
 """The longest part of a word that a cut may leave."""
 PREFIX_TOKENS_MAX = 200
 """Given words fill a window at most so far: Whisper's decoder has 448 places, and may need as many again."""
-
-
-class Piece(msgspec.Struct, frozen=True):
-    """A word as the decoder wrote it. `start`, `end`: samples from the utterance's first one; a guess (`spread`) while
-    it is not `aligned`."""
-
-    text: str
-    tokens: tuple[int, ...]
-    start: int
-    end: int
-    p: float
-    aligned: bool = True
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -102,10 +90,12 @@ def heard(progress: Progress, tail: Sequence[Piece]) -> Progress:
     return msgspec.structs.replace(progress, tails=(tuple(tail),))
 
 
-def advance(progress: Progress, tail: Sequence[Piece], policy: HypothesisPolicy, *, at_rest: bool) -> Progress:
-    """Take in what a window heard after the fixed words; some of it becomes fixed. `at_rest`: see the policy."""
+def advance(
+    progress: Progress, tail: Sequence[Piece], policy: HypothesisPolicy, *, until: int, at_rest: bool
+) -> Progress:
+    """Take in what a window heard after the fixed words; some becomes fixed. `until`, `at_rest`: see the policy."""
     tails = (*progress.tails, tuple(tail))[-policy.windows :]
-    count = policy.fixed([[piece.text for piece in words] for words in tails], at_rest=at_rest)
+    count = policy.fixed(tails, until=until, at_rest=at_rest)
     return msgspec.structs.replace(
         progress, fixed=progress.fixed + tuple(tail[:count]), tails=tuple(words[count:] for words in tails)
     )

@@ -5,6 +5,10 @@ Policy: a process serves one utterance at a time and is used again. `SPARES` idl
 progress for `STALL_S` takes only its own utterance with it (`Lost`). The dead are replaced at the next `Open` or
 tick, never at once: a process that cannot start costs one fork a second, not a fork storm.
 
+Admission needs to know when there is no time for another stream: once a second the router tells who holds how many
+places (`Load`), and when the decoders want more time than the cores have, how few streams that is. Nothing is thinned
+out here: a partial costs nothing beside the audio, so a stream that cannot keep up shows by its lag.
+
 Bounds: audio sent and not yet decoded is at most `inflight_bytes_max` per utterance, checked here although the
 server waits by itself, so every buffer behind this router is bounded whatever the server does.
 
@@ -19,11 +23,14 @@ import msgspec
 from streaming.limits import LIMITS
 from streaming.model import SAMPLE_RATE
 from streaming.recogniser import link
+from streaming.recogniser.cadence import ON_TIME_HOPS
+from streaming.recogniser.usage import Usage
 
 SPARES = 2
 """Idle processes kept ahead: a fork takes 3 ms, and more than two utterances rarely begin within it."""
 IDLE_MAX = LIMITS.worker_idle_max
 STALL_S = LIMITS.worker_stall_ms / 1000
+LOAD_EVERY_S = 1.0
 
 
 class Fork(msgspec.Struct, frozen=True):
@@ -63,6 +70,7 @@ class _Child(msgspec.Struct):
     """`owed`: answers that the process owes, `since`: when it last made progress on them."""
 
     utterance: int | None = None
+    tenant: str = ""
     discarding: bool = False
     inflight_bytes: int = 0
     fed_bytes: int = 0
@@ -71,28 +79,40 @@ class _Child(msgspec.Struct):
 
 
 class Router:
-    """`utterances_max`: decoder processes at most; `utterance_ms_max`: twice that much audio ends an utterance."""
+    """`utterances_max`: decoder processes at most; `utterance_ms_max`: twice that much audio ends an utterance;
+    `cores`: what the processes share."""
 
     def __init__(
-        self, utterances_max: int, utterance_ms_max: int, *, inflight_bytes_max: int = LIMITS.worker_inflight_bytes_max
+        self,
+        utterances_max: int,
+        utterance_ms_max: int,
+        *,
+        cores: int = 1,
+        inflight_bytes_max: int = LIMITS.worker_inflight_bytes_max,
     ) -> None:
         self._max = utterances_max
+        self._cores = cores
         self._inflight_bytes_max = inflight_bytes_max
         self._fed_bytes_max = 2 * utterance_ms_max * (SAMPLE_RATE // 1000) * 2
         self._children: dict[int, _Child] = {}
         self._serving: dict[int, int] = {}
         self._next = 0
+        self._usage = Usage()
+        self._told: link.Load | None = None
+        self._told_at = 0.0
+        self._worked_s = 0.0
+        """By all processes since the last report."""
 
     def start(self) -> list[Effect]:
         return self._top_up()
 
     def tick(self, now: float) -> list[Effect]:
-        """Once a second: end stalled processes, replace missing spares. `now`: monotonic seconds."""
+        """Once a second: end stalled processes, replace missing spares, tell the load. `now`: monotonic seconds."""
         effects: list[Effect] = []
         for number, child in list(self._children.items()):
             if child.owed and now - child.since > STALL_S:
                 effects += self._drop(number, "the decoder made no progress")
-        return effects + self._top_up()
+        return effects + self._top_up() + self._load(now)
 
     def from_server(self, payload: bytes, now: float) -> list[Effect]:
         """One payload that the server sent."""
@@ -138,6 +158,7 @@ class Router:
         foreign = link.Hello | link.Refused | link.Lost | link.Begun | link.Load | link.Expired
         if isinstance(answer, foreign) or answer.utterance != child.utterance:
             return self._drop(number, "the decoder answered out of turn")
+        self._worked_s += now - child.since
         child.since = now
         child.owed -= 1
         if isinstance(answer, link.Taken):
@@ -170,10 +191,34 @@ class Router:
                 return [_reply(link.Lost(request.utterance, "no decoder is free"))]
             idle = self._fork(effects)
         child = self._children[idle]
-        child.utterance = request.utterance
+        child.utterance, child.tenant = request.utterance, request.spec.tenant
         child.since = now
         self._serving[request.utterance] = idle
         return [*effects, Send(idle, payload), *self._top_up()]
+
+    def _load(self, now: float) -> list[Effect]:
+        """A place cannot be shared as a model's time can: admission, which gives a model away `ON_TIME_HOPS` times, is
+        told of as many times what a place is."""
+        seconds = now - self._told_at
+        if seconds < LOAD_EVERY_S:
+            return []
+        serving = [child for child in self._children.values() if child.utterance is not None]
+        worked = self._worked_s / seconds / self._cores
+        each = ON_TIME_HOPS * max(1 / self._max, worked / max(1, len(serving)))
+        wants: dict[str, float] = {}
+        for child in serving:
+            wants[child.tenant] = wants.get(child.tenant, 0.0) + each
+        self._usage.step(wants, {}, len(serving))
+        self._told_at, self._worked_s = now, 0.0
+        load = link.Load(
+            utterances=len(serving),
+            busy=round(min(1.0, max(worked, len(serving) / self._max)), 3),
+            delay_ms=round(1000 * max((now - child.since for child in serving if child.owed), default=0.0)),
+            each=round(self._usage.each or each, 4),
+            wants=self._usage.heaviest(),
+        )
+        changed, self._told = load != self._told, load
+        return [_reply(load)] if changed else []
 
     def _top_up(self) -> list[Effect]:
         effects: list[Effect] = []

@@ -20,7 +20,7 @@ left out 2.0 and 5.6 s (two in a row), with two overtaking calls instead of thre
 never expire: words 0.3 to 0.7 s later.
 
 Pure. Invariants: every final that was put in comes out once, unless its utterance is dropped; accounts of tenants that
-wait stay within `OVERTAKES_MAX` + 2 calls of each other.
+wait stay within `OVERTAKES_MAX` + 2 calls of each other, and twice that where finals go by age.
 """
 
 import heapq
@@ -105,10 +105,6 @@ class Schedule:
         """Frames by which the accounts of those who wait differ."""
         accounts = [tenant.served for tenant in self._waiting.values()]
         return max(accounts, default=0) - min(accounts, default=0)
-
-    def tenants(self) -> Iterable[str]:
-        """Those who wait."""
-        return self._waiting
 
     def waiting(self) -> Iterator[int]:
         """Utterances for which something is to be decoded."""

@@ -4,10 +4,10 @@ Keeps the audio of every open utterance, turns requests into calls (`streaming.r
 results into answers. Audio is taken the moment it comes; a discard frees its place at once, also while the utterance is
 being decoded: the result then means nothing.
 
-Policy: a call takes a part of `CALL_PART` of the time between two partials at most, or one window: nothing interrupts
-it, and whoever comes meanwhile waits for its end. A partial that has waited for a hop is handed back, because the
-server has newer audio by then. A batch that fails is tried window by window, so that one bad window loses its
-utterance only. Each second the costs of what is open are compared with the model's time (`cadence`).
+Policy: a call takes `CALL_PART` of the time between two partials at most, or `CALL_TIMES` what one window takes:
+nothing interrupts it, and whoever comes meanwhile waits for its end. A partial that has waited for a hop is handed
+back, because the server has newer audio by then. A batch that fails is tried window by window, so that one bad window
+loses its utterance only. Each second the costs of what is open are compared with the model's time (`cadence`).
 
 Bounds: `utterances_max` utterances, each with at most twice the audio of the longest one.
 
@@ -22,10 +22,11 @@ from streaming.limits import LIMITS
 from streaming.model import Capabilities, Final, UtteranceSpec, samples_of
 from streaming.ports import Pcm16
 from streaming.recogniser import link
-from streaming.recogniser.cadence import Cadence, Want
+from streaming.recogniser.cadence import Cadence, Turns
 from streaming.recogniser.costs import Costs
 from streaming.recogniser.engine import Heard, Window, WindowEngine
 from streaming.recogniser.schedule import Job, Schedule
+from streaming.recogniser.usage import Usage
 
 STALL_S_MIN, STALL_S = LIMITS.worker_stall_ms_min / 1000, LIMITS.worker_stall_ms / 1000
 STALL_TIMES = 30
@@ -33,11 +34,14 @@ STALL_TIMES = 30
 CALL_PART = 0.25
 """Of the time between two partials: 120 ms at 480. It is what a stream that comes a moment too late waits, so a lone
 stream notices the others by a quarter of a hop at most."""
+CALL_TIMES = 2
+"""Where one window takes longer than that (a large model with fixed costs: 200 ms a call, 10 ms a window), others have
+to ride along all the same: 30 streams beside a lone one, whose words come at 0.89 s (p95) instead of 1.47 s one by one;
+the finals of 90 streams at 0.69 s instead of 1.69 s. Three times is no better, 1.5 times lets 70% of the partials
+expire."""
 LOAD_EVERY_S = 1.0
 SPEAKS_S = 1.5
 """Without audio for so long an utterance wants no partials: its client stalls. Audio comes ten times a second."""
-SLOW_WEIGHT, FINALS_WEIGHT = 0.3, 0.1
-"""Of the newest second: partials are known from who speaks, finals come every few seconds."""
 CROWD_WEIGHT = 0.1
 """Of the newest call that left others waiting."""
 
@@ -48,6 +52,7 @@ class _Utterance:
     def __init__(self, spec: UtteranceSpec) -> None:
         self.spec = spec
         self.memory: object = None
+        self.turns = Turns()
         self.ended = False
         self.fed_at = 0.0
         self.samples = 0
@@ -94,7 +99,9 @@ class Windows:
         self._cadence = Cadence()
         self._under_way: tuple[Work, tuple[_Utterance, ...]] | None = None
         self._since = 0.0
-        self._load = _Load()
+        self._told_at = -LOAD_EVERY_S
+        self._spent = _Spent()
+        self._usage = Usage()
 
     @property
     def spread(self) -> int:
@@ -151,7 +158,7 @@ class Windows:
         work, utterances = self._end_work()
         seconds = now - self._since
         self.costs.learn(work.frames, len(work.jobs), seconds)
-        self._load.count(work, seconds)
+        self._spent.count(work, seconds)
         answers: list[link.Answer] = []
         for job, utterance, result in zip(work.jobs, utterances, heard, strict=True):
             if self._open.get(job.utterance) is not utterance:
@@ -161,7 +168,7 @@ class Windows:
                 answers.append(link.FinalReady(job.utterance, Final(result.hypothesis, result.context)))
                 continue
             utterance.memory, utterance.frames = result.memory, None
-            hops = self._cadence.hops(utterance.spec.tenant)
+            hops = utterance.turns.next(self._cadence.hops(utterance.spec.tenant))
             hypothesis = msgspec.structs.replace(result.hypothesis, hops=hops) if hops > 1 else result.hypothesis
             answers += [link.PartialReady(job.utterance, request, hypothesis) for request in job.requests]
         return answers
@@ -186,9 +193,10 @@ class Windows:
 
     def load(self, now: float) -> link.Load | None:
         """Once a second: how busy the model is and for whom; None in between."""
-        seconds = now - self._load.at
+        seconds = now - self._told_at
         if seconds < LOAD_EVERY_S:
             return None
+        self._told_at = now
         partials: dict[str, float] = {}
         speaking = 0
         costs: dict[int, float] = {}
@@ -200,14 +208,15 @@ class Windows:
                 speaking += 1
                 tenant = utterance.spec.tenant
                 partials[tenant] = partials.get(tenant, 0.0) + costs[frames] / self._hop_s
-        self._load.step(now, seconds, partials, speaking)
-        self._cadence.step(self._load.wants)
+        busy, finals = self._spent.shares(seconds)
+        self._usage.step(partials, finals, speaking)
+        self._cadence.step(self._usage.wants)
         return link.Load(
             utterances=len(self._open),
-            busy=round(self._load.busy, 3),
+            busy=round(busy, 3),
             delay_ms=round(1000 * self._delay(now, costs)),
-            each=round(self._load.each, 4),
-            wants=self._load.heaviest(),
+            each=round(self._usage.each, 4),
+            wants=self._usage.heaviest(),
             hops=self._cadence.thinned,
         )
 
@@ -222,13 +231,13 @@ class Windows:
     def _cost(self, frames: int) -> float:
         """Seconds of the model's time for one window, among as many as are found when many wait."""
         size = self._room(frames)
-        if self._load.crowd is not None:
-            size = min(size, max(1, round(self._load.crowd)))
+        if self._spent.crowd is not None:
+            size = min(size, max(1, round(self._spent.crowd)))
         return self.costs.seconds(frames, size) / size
 
     def _room(self, frames: int) -> int:
-        hops = min((self._cadence.hops(tenant) for tenant in self._schedule.tenants()), default=1)
-        return self.costs.fits(frames, self._batch_max, CALL_PART * self._hop_s * hops)
+        seconds_max = max(CALL_PART * self._hop_s, CALL_TIMES * self.costs.seconds(frames))
+        return self.costs.fits(frames, self._batch_max, seconds_max)
 
     def _frames(self, number: int) -> int:
         return self._frames_of(self._open[number])
@@ -261,50 +270,31 @@ class Windows:
         self._schedule.drop(number)
 
 
-class _Load:
-    """Shares of the model's time, followed from second to second."""
+class _Spent:
+    """What the model did since the last report. `crowd`: windows in a call that left others waiting, which is what a
+    batch finds when it is needed; None: never seen."""
 
     def __init__(self) -> None:
-        self.at = -LOAD_EVERY_S
-        self.busy = self.each = 0.0
-        self.wants: dict[str, Want] = {}
+        self.seconds = 0.0
+        self.finals: dict[str, float] = {}
         self.crowd: float | None = None
-        """Windows in a call that left others waiting: what a batch finds when it is needed. None: never seen."""
-        self._seconds = 0.0
-        self._finals: dict[str, float] = {}
-        self._speaking = 0.0
 
     def count(self, work: Work, seconds: float) -> None:
-        self._seconds += seconds
+        self.seconds += seconds
         size = len(work.jobs)
         if work.crowded:
             self.crowd = size if self.crowd is None else self.crowd + CROWD_WEIGHT * (size - self.crowd)
         for job, window in zip(work.jobs, work.windows, strict=True):
             if job.is_final:
                 tenant = window.spec.tenant
-                self._finals[tenant] = self._finals.get(tenant, 0.0) + seconds / size
+                self.finals[tenant] = self.finals.get(tenant, 0.0) + seconds / size
 
-    def step(self, now: float, seconds: float, partials: dict[str, float], speaking: int) -> None:
-        """`partials`: shares that the tenants' partials would take at every hop; `speaking`: utterances behind them."""
-        self.at = now
-        self.busy = min(1.0, self._seconds / seconds)
-        wants = {}
-        for tenant in self.wants.keys() | partials.keys() | self._finals.keys():
-            old = self.wants.get(tenant, Want(partials.get(tenant, 0.0), 0.0))
-            share = old.partials + SLOW_WEIGHT * (partials.get(tenant, 0.0) - old.partials)
-            finals = old.finals + FINALS_WEIGHT * (self._finals.get(tenant, 0.0) / seconds - old.finals)
-            if share + finals > 1e-4:
-                wants[tenant] = Want(share, finals)
-        self.wants = wants
-        self._seconds, self._finals = 0.0, {}
-        self._speaking += SLOW_WEIGHT * (speaking - self._speaking)
-        if self._speaking > 0.5:
-            self.each = sum(want.total for want in wants.values()) / self._speaking
-
-    def heaviest(self) -> dict[str, Want]:
-        """The tenants that want most: the others hardly matter for who else finds room."""
-        heavy = sorted(self.wants, key=lambda tenant: -self.wants[tenant].total)[: link.LOAD_TENANTS_MAX]
-        return {tenant: self.wants[tenant] for tenant in heavy}
+    def shares(self, seconds: float) -> tuple[float, dict[str, float]]:
+        """Of these seconds: all that was decoded, and the finals by tenant; then it begins anew."""
+        busy = min(1.0, self.seconds / seconds)
+        finals = {tenant: spent / seconds for tenant, spent in self.finals.items()}
+        self.seconds, self.finals = 0.0, {}
+        return busy, finals
 
 
 __all__ = ["CALL_PART", "STALL_S", "Windows", "Work"]

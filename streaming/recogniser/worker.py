@@ -30,7 +30,14 @@ from typing import cast
 from streaming.limits import KIB
 from streaming.protocol.frames import FrameReader, Oversized
 from streaming.recogniser import link
-from streaming.recogniser.engine import Engine, EngineUnavailable, EngineUtterance, is_window_engine, load_class
+from streaming.recogniser.engine import (
+    Engine,
+    EngineUnavailable,
+    EngineUtterance,
+    cores,
+    is_window_engine,
+    load_class,
+)
 from streaming.recogniser.peer import READ_BYTES, REPLIES_BYTES_MAX, Peer
 from streaming.recogniser.router import Effect, End, Fork, Log, Reply, Router, Send
 from streaming.recogniser.shared import SharedModel
@@ -97,7 +104,7 @@ class Zygote:
         self._children: dict[int, tuple[int, Peer]] = {}
         self._selector = selectors.DefaultSelector()
         capabilities = engine.capabilities
-        self._router = Router(capabilities.utterances_max, capabilities.utterance_ms_max)
+        self._router = Router(capabilities.utterances_max, capabilities.utterance_ms_max, cores=cores())
         self._hello = link.Hello(link.VERSION, capabilities)
 
     def run(self) -> None:

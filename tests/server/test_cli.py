@@ -1,6 +1,7 @@
 """The program `parlance` as a process: its tokens, captions, hits, errors and exit statuses."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,11 @@ from auth.tokens import verify
 from server.config import load
 from server.secret import signing_secret
 from tests.fakes.tones import random_sentences, talk, write_wav
-from tests.support.process import Account, ServerProcess
+from tests.support import corpus, corpus_de
+from tests.support.models import unpacked
+from tests.support.process import Account, ServerProcess, running
+from tests.support.synth import Voice, needs_espeak
+from tests.support.synth import talk as speak
 
 HANG_S = 90.0
 
@@ -105,6 +110,41 @@ async def test_a_file_is_captioned_and_found(parlance: ServerProcess, alice: Acc
     assert texts[0] in found.out
 
 
+async def test_a_preset_says_when_a_sentence_ends(parlance: ServerProcess, alice: Account, tmp_path: Path) -> None:
+    """700 ms of silence end an utterance of a conversation, and none of a lecture."""
+    said = talk(random_sentences(75, 2, words=(3, 3)), silence_ms=700)
+    write_wav(tmp_path / "talk.wav", said.audio)
+    for options, lines in (((), 2), (("--preset", "lecture"), 1)):
+        ran = await parlance_command(of_server(parlance, alice), "stream", str(tmp_path / "talk.wav"), *options)
+        assert ran.status == 0, ran.err
+        assert len(spoken(ran.out)) == lines
+        assert " ".join(spoken(ran.out)).lower() == " ".join(said.texts).lower()
+
+
+async def test_an_engine_that_cannot_translate_says_so(parlance: ServerProcess, alice: Account, tmp_path: Path) -> None:
+    recording(tmp_path / "talk.wav", 76, 1)
+    arguments = ("stream", str(tmp_path / "talk.wav"), "--task", "translate")
+    ran = await parlance_command(of_server(parlance, alice), *arguments)
+    assert (ran.status, ran.out) == (1, "")
+    assert "cannot translate" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+@needs_espeak
+async def test_german_speech_is_captioned_in_english(tmp_path: Path) -> None:
+    texts = list(itertools.islice(corpus_de.sentences(91, words_min=3), 4))
+    speech = speak(texts, [Voice("de")])
+    write_wav(tmp_path / "talk.wav", speech.audio)
+    with running(tmp_path / "data", engine="whisperx", model=str(unpacked("multilingual"))) as server:
+        environ = of_server(server, await server.account("acme"))
+        options = ("--language", "de", "--task", "translate", "--preset", "lecture")
+        ran = await parlance_command(environ, "stream", str(tmp_path / "talk.wav"), *options)
+    assert ran.status == 0, ran.err
+    wanted = corpus.plain(" ".join(map(corpus_de.english, texts)))
+    assert corpus.edits(wanted, corpus.plain(" ".join(spoken(ran.out)))) <= 0.3 * len(wanted)
+    assert corpus.edits(corpus.plain(" ".join(texts)), corpus.plain(" ".join(spoken(ran.out)))) > 0.5 * len(wanted)
+
+
 async def test_json_has_every_event(parlance: ServerProcess, alice: Account, tmp_path: Path) -> None:
     texts = recording(tmp_path / "talk.wav", 72)
     arguments = ("stream", str(tmp_path / "talk.wav"), "--realtime", "--speed", "4", "--json")
@@ -172,6 +212,8 @@ async def test_a_role_that_may_not_record_is_told_so(parlance: ServerProcess, al
         (("stream", "absent.wav"), 2, "absent.wav"),
         (("stream", __file__), 1, "cannot be opened as audio"),
         (("stream", __file__, "--speed", "2"), 2, "--realtime"),
+        (("stream", __file__, "--task", "summarise"), 2, "summarise"),
+        (("stream", __file__, "--preset", "opera"), 2, "opera"),
         (("token", "--tenant", "demo", "--role", "king"), 2, "king"),
         (("token", "--tenant", "", "--role", "owner"), 1, "name"),
         (("nonsense",), 2, "nonsense"),

@@ -10,10 +10,14 @@ import pytest
 
 from server.config import Config, ConfigError
 from server.workers.engines import Choice, Engines, choose
+from server.workers.local import LocalRecogniser
 from streaming.aio import Scope
+from streaming.errors import Overloaded
 from streaming.limits import LIMITS
 from streaming.model import UtteranceSpec
 from streaming.ports import Recogniser
+from streaming.recogniser.cadence import Want
+from streaming.recogniser.link import Load
 
 TONES = "tests.fakes.tones:ToneEngine"
 HANG_S = 30.0
@@ -100,6 +104,19 @@ async def test_the_same_choice_changes_nothing(running: Engines) -> None:
     before = running.lease(remote="").recogniser
     assert await running.switch(Choice(TONES))
     assert running.lease(remote="").recogniser is before
+
+
+async def test_the_first_stream_is_taken_however_slow_the_recogniser_was(
+    running: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Load(each=2.0, wants={"a": Want(1.0)})
+    monkeypatch.setattr(LocalRecogniser, "load", property(lambda _: slow))
+    running.admit("a")
+    held = running.lease(remote="")
+    with pytest.raises(Overloaded):
+        running.admit("a")
+    held.release()
+    running.admit("a")
 
 
 async def test_only_tenants_that_allow_it_get_the_remote_service(running: Engines) -> None:

@@ -79,7 +79,7 @@ def is_micro(path: Path | None) -> bool:
 async def test_a_model_is_fetched_and_found(hub: Hub, cache: Path) -> None:
     done, progress, notes = await fetched(cache)
     assert is_micro(Path(done.path))
-    assert find_whisper(None, cache) == Path(done.path)
+    assert find_whisper(DEFAULT, cache) == Path(done.path)
     total = sum((MICRO / name).stat().st_size for name in wanted_files(hub.repos[REPO]))
     assert (done.fetched_bytes, progress[-1].done_bytes, progress[-1].total_bytes) == (total, total, total)
     assert [p.done_bytes for p in progress] == sorted(p.done_bytes for p in progress)
@@ -98,10 +98,10 @@ async def test_other_tools_find_it_by_name_without_a_network(hub: Hub, cache: Pa
 async def test_what_other_tools_fetched_is_only_checked(hub: Hub, cache: Path) -> None:
     load = f"from huggingface_hub import snapshot_download; snapshot_download('{REPO}')"
     subprocess.run([sys.executable, "-c", load], capture_output=True, timeout=HANG_S, check=True)
-    assert find_whisper(None, cache) is not None
+    assert find_whisper(DEFAULT, cache) is not None
     before = len(hub.contents("model.bin"))
     done, _, _ = await fetched(cache)
-    assert (Path(done.path), done.fetched_bytes) == (find_whisper(None, cache), 0)
+    assert (Path(done.path), done.fetched_bytes) == (find_whisper(DEFAULT, cache), 0)
     assert len(hub.contents("model.bin")) == before
 
 
@@ -121,7 +121,7 @@ async def test_a_hub_that_cuts_for_ever_is_given_up_and_the_next_pull_goes_on(hu
     hub.cut_at, hub.cuts = {"model.bin": HALF}, 1_000
     error = await refused(cache)
     assert error.reason == "unreachable"
-    assert find_whisper(None, cache) is None
+    assert find_whisper(DEFAULT, cache) is None
     assert [model.complete for model in installed(cache)] == [False]
     hub.cuts = 0
     hub.requests.clear()
@@ -140,7 +140,7 @@ async def test_a_kill_in_the_middle_is_resumed(hub: Hub, cache: Path) -> None:
         await until(lambda: any(part.stat().st_size > HALF // 2 for part in cache.glob("*/blobs/*.incomplete")))
         process.send_signal(signal.SIGKILL)
         process.wait(HANG_S)
-    assert find_whisper(None, cache) is None
+    assert find_whisper(DEFAULT, cache) is None
     hub.stall_at = {}
     hub.go_on.set()
     done, _, _ = await fetched(cache)
@@ -191,7 +191,7 @@ async def test_a_checksum_that_stays_wrong_fails_and_leaves_nothing_to_load(hub:
     error = await refused(cache)
     assert error.reason == "checksum"
     assert "model.bin" in error.message
-    assert find_whisper(None, cache) is None
+    assert find_whisper(DEFAULT, cache) is None
     hub.wrong = {}
     done, _, _ = await fetched(cache)
     assert is_micro(Path(done.path))
@@ -210,11 +210,11 @@ async def test_a_new_version_replaces_the_old_one_when_it_is_whole(hub: Hub, cac
     hub.repos[REPO]["config.json"] += b"\n"
     hub.status = 503
     await refused(cache)
-    assert find_whisper(None, cache) == Path(old.path)
+    assert find_whisper(DEFAULT, cache) == Path(old.path)
     hub.status = None
     new, _, _ = await fetched(cache)
     assert new.path != old.path
-    assert find_whisper(None, cache) == Path(new.path)
+    assert find_whisper(DEFAULT, cache) == Path(new.path)
     assert len(hub.contents("model.bin")) == 1, "only what changed is fetched"
 
 
@@ -281,9 +281,11 @@ class Server:
     def __init__(self, cache: Path, *, offline: bool = False, wanted: str | None = None) -> None:
         self.models: list[Path] = []
         self.states: list[str] = []
+        name = wanted or DEFAULT
         self.component = ModelFetch(
-            cache, wanted=wanted, offline=offline, limits=QUICK, on_model=self._model, on_change=self._changed
-        )
+            cache, name=name, look=lambda: find_whisper(name, cache), offline=offline, limits=QUICK,
+            on_model=self._model, on_change=self._changed,
+        )  # fmt: skip
 
     async def _model(self, path: Path) -> None:
         self.models.append(path)
@@ -300,7 +302,7 @@ class Server:
 async def test_the_default_whisper_comes_by_itself(hub: Hub, cache: Path) -> None:
     server = Server(cache)
     await server.run()
-    assert server.models == [find_whisper(None, cache)]
+    assert server.models == [find_whisper(DEFAULT, cache)]
     assert (server.states[0], server.states[-1]) == ("running", "done")
     assert server.component.task is not None
     assert server.component.task.fraction == 1.0
@@ -321,7 +323,7 @@ async def test_weights_that_are_here_are_taken_at_once(hub: Hub, cache: Path) ->
     hub.status = 500
     server = Server(cache)
     await server.run()
-    assert server.models == [find_whisper(None, cache)]
+    assert server.models == [find_whisper(DEFAULT, cache)]
     assert server.states == []
 
 

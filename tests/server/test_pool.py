@@ -12,22 +12,24 @@ import msgspec
 import pytest
 
 from server.config import Config, ConfigError, load
+from server.hardware import gpus as gpus_of
 from server.workers.devices import found
 from server.workers.engines import Choice, Engines
 from server.workers.load import Starts, has_room
-from server.workers.local import LocalRecogniser, _Places
+from server.workers.local import LocalRecogniser, _Places, engine_ref
 from server.workers.pool import Pool
 from server.workers.program import Program
 from streaming.aio import Scope
 from streaming.errors import Overloaded, WorkerLost
 from streaming.limits import LIMITS
 from streaming.model import Final, UtteranceSpec
-from streaming.ports import UtteranceDecoder
+from streaming.ports import Pcm16, UtteranceDecoder
 from streaming.recogniser.cadence import Want
 from streaming.recogniser.link import Load
 from streaming.utterance import Utterance
 from tests.fakes import tones
 from tests.fakes.windows import POISON
+from tests.support.synth import needs_espeak, say
 
 HANG_S = 60.0
 WORDS = ("alpha", "bravo", "charlie", "delta", "echo")
@@ -62,8 +64,9 @@ class Speaker:
     """An utterance that is fed hop by hop, each when the one before was heard, so that it is under way while others
     die; its last word comes after `end`."""
 
-    def __init__(self, pool: Pool, language: str = "en", tenant: str = "a") -> None:
+    def __init__(self, pool: Pool, language: str = "en", tenant: str = "a", audio: Pcm16 = AUDIO) -> None:
         spec = UtteranceSpec("u", 0, language, tenant=tenant)
+        self.audio = audio
         self.shown = 0
         self.end = asyncio.Event()
         self.end.set()
@@ -76,19 +79,23 @@ class Speaker:
     async def speak(self) -> Final | None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self.utterance.run())
-            for at in range(0, len(AUDIO), self._hop):
-                if at + self._hop >= len(AUDIO):
+            for at in range(0, len(self.audio), self._hop):
+                if at + self._hop >= len(self.audio):
                     await self.end.wait()
-                self.utterance.feed(AUDIO[at : at + self._hop])
+                self.utterance.feed(self.audio[at : at + self._hop])
                 whole = self.utterance.samples // self._hop * self._hop
                 await until(lambda fed=whole: task.done() or not self.utterance._is_due(fed))  # type: ignore[misc]
-            self.utterance.end(len(AUDIO))
+            self.utterance.end(len(self.audio))
         return task.result()
 
     async def say_at_once(self) -> Final | None:
-        self.utterance.feed(AUDIO)
-        self.utterance.end(len(AUDIO))
-        return await self.utterance.run()
+        """All of it, and then the end."""
+        self.utterance.feed(self.audio)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self.utterance.run())
+            await self.end.wait()
+            self.utterance.end(len(self.audio))
+        return task.result()
 
 
 def words_of(final: Final | None) -> tuple[str, ...]:
@@ -202,6 +209,35 @@ class TestPool:
         assert len(modest._current.recogniser.workers) == 1
 
 
+@needs_espeak
+async def test_pocketsphinx_at_twice_its_places_loses_nothing_and_takes_no_more_streams_of_who_has_them() -> None:
+    """A process for each utterance: the others wait for one, and admission is told that there is none."""
+    speech = say("Thank you Bob.")
+    pool = pool_of(engine_ref("pocketsphinx"))
+    async with running(pool):
+        said = words_of(await Speaker(pool, audio=speech).say_at_once())
+        places = pool.capabilities.utterances_max
+        speakers = [Speaker(pool, tenant="many", audio=speech) for _ in range(2 * places)]
+        for speaker in speakers:
+            speaker.end.clear()
+        async with asyncio.TaskGroup() as group:
+            finals = [group.create_task(speaker.say_at_once()) for speaker in speakers]
+            worker = pool.workers[0]
+            await until(lambda: (worker.load.utterances, worker.utterances) == (places, 2 * places))
+            await until(lambda: is_refused(pool, "many"))
+            pool.admit("one")
+            for speaker in speakers:
+                speaker.end.set()
+        assert [words_of(final.result()) for final in finals] == [said] * len(speakers)
+        assert said
+        assert worker.restarts == 0
+
+
+def is_refused(pool: Pool, tenant: str) -> bool:
+    now = asyncio.get_running_loop().time()
+    return not has_room(tenant, [worker.load for worker in pool.workers], pool._starts.of(tenant, now))
+
+
 class TestPlaces:
     async def test_a_free_place_goes_to_the_tenant_with_the_fewest(self) -> None:
         places = _Places(3)
@@ -232,6 +268,14 @@ class TestRoom:
         assert has_room("many", [self.FULL, Load(each=0.1)], 0), "another worker has time"
         assert has_room("many", [], 0), "streams wait for a worker that starts"
 
+    def test_nobody_is_refused_for_what_was_measured_long_ago(self) -> None:
+        """Each stream would want twice the worker's time, and nobody is there to want it."""
+        idle = Load(each=2.0, wants={"many": Want(0.0, 0.01)})
+        assert has_room("one", [idle], 0)
+        assert has_room("many", [idle], 0)
+        assert not has_room("one", [idle], 1), "the one that was just taken is not measured yet"
+        assert not has_room("one", [Load(each=2.0, wants={"many": Want(2.0)})], 0), "somebody speaks"
+
     def test_streams_that_have_just_been_taken_count(self) -> None:
         loaded = Load(each=0.3, wants={"a": Want(1.0)})
         assert has_room("a", [loaded], 1)
@@ -252,13 +296,14 @@ class TestRoom:
             pool.admit("many")
         assert refused.value.retry_after_ms == LIMITS.overloaded_retry_ms
         pool.admit("one")
+        pool.admit("many", first=True)
         assert not pool.is_thinned("many")
 
 
 class TestDevices:
     def test_what_is_named_is_taken(self) -> None:
-        assert found("cpu") == ("cpu",)
-        assert found("cuda:0,cuda:1") == ("cuda:0", "cuda:1")
+        assert found("cpu", 2) == ("cpu",)
+        assert found("cuda:0,cuda:1", 0) == ("cuda:0", "cuda:1")
 
     @pytest.mark.parametrize(
         ("gpus", "visible", "devices"),
@@ -278,7 +323,24 @@ class TestDevices:
         for name in ("nvidiactl", "nvidia-uvm", "null", *(f"nvidia{number}" for number in range(gpus))):
             (tmp_path / name).touch()
         environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-        assert found("auto", tmp_path, environ) == devices
+        assert found("auto", gpus_of(tmp_path, environ)) == devices
+
+    @pytest.mark.parametrize(
+        ("gpus", "cores", "memory_mib", "devices"),
+        [
+            (0, 2, 7_000, ("cpu", "cpu")),
+            (0, 64, 100_000, ("cpu", "cpu")),
+            (0, 1, 100_000, ("auto",)),
+            (0, 64, 6_999, ("auto",)),
+            (1, 64, 100_000, ("auto",)),
+            (2, 64, 100_000, ("cuda:0", "cuda:1")),
+        ],
+    )
+    def test_without_gpus_two_workers_share_the_cores_where_there_is_room(
+        self, gpus: int, cores: int, memory_mib: int, devices: tuple[str, ...]
+    ) -> None:
+        assert found("auto", gpus, cores=cores, memory_mib=memory_mib) == devices
+        assert found("cpu", gpus, cores=cores, memory_mib=memory_mib) == ("cpu",)
 
     @pytest.mark.parametrize("wrong", ["gpu", "cuda:", "cpu,", "auto,cpu", ",".join(["cpu"] * 33), "cuda:0, cpu"])
     def test_other_settings_are_refused(self, wrong: str) -> None:

@@ -22,7 +22,7 @@ ALLOWED = {
     ("server/store/embedded.py", "os.environ"): "what the database's process inherits, ours taken out",
     ("server/models/process.py", "os.environ"): "what an installer's or fetcher's process inherits, ours taken out",
     ("server/workers/program.py", "os.environ"): "what the worker's process inherits, ours taken out",
-    ("server/workers/devices.py", "os.environ"): "CUDA_VISIBLE_DEVICES: the driver's setting, which workers inherit",
+    ("server/hardware.py", "os.environ"): "CUDA_VISIBLE_DEVICES: the driver's setting, which workers inherit",
     (
         "streaming/recogniser/peer.py",
         "collections.deque",

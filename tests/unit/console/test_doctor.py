@@ -9,9 +9,13 @@ from aiohttp import web
 from server import doctor
 from server.config import Config
 from server.doctor import Level
+from server.hardware import Hardware
 from server.models.cache import repo_folder
 from server.models.catalogue import MODELS, TORCH_ALIGNERS
 from server.models.environment import MARKER
+from streaming.recogniser.card import Calibration, Padding, keep
+
+TWO_CORES = Hardware(cores=2, memory_mib=8_192)
 
 
 def test_an_old_python_fails() -> None:
@@ -66,37 +70,74 @@ def whisper(cache: Path, name: str) -> Path:
 
 
 def test_the_engine_without_a_download_is_a_warning(tmp_path: Path) -> None:
-    check = doctor.engine(Config(), tmp_path)
+    check = doctor.engine(Config(), tmp_path, TWO_CORES)
     assert check.level is Level.WARN
     assert "PocketSphinx" in check.text
-    assert "`parlance models pull default`" in check.text
+    assert "`parlance models pull base.en`" in check.text
     assert "the running server fetches one" in check.text
-    assert "the running server" not in doctor.engine(Config(offline=True), tmp_path).text
-    assert "PARLANCE_ENGINE says so" in doctor.engine(Config(engine="pocketsphinx"), tmp_path).text
-    assert doctor.engine(Config(engine="package.module:Engine"), tmp_path).level is Level.OK
+    assert "the running server" not in doctor.engine(Config(offline=True), tmp_path, TWO_CORES).text
+    assert "PARLANCE_ENGINE says so" in doctor.engine(Config(engine="pocketsphinx"), tmp_path, TWO_CORES).text
+    assert doctor.engine(Config(engine="package.module:Engine"), tmp_path, TWO_CORES).level is Level.OK
 
 
 def test_the_whisper_that_would_be_used_is_named(tmp_path: Path) -> None:
     whisper(tmp_path, "small")
     own = whisper(tmp_path / "elsewhere", "tiny.en")
     for config, said in (
-        (Config(), "Whisper small, the best here"),
+        (Config(), "Whisper small, the first that is here for the tier balanced with few cores"),
+        (Config(tier="fast"), "for the tier fast"),
         (Config(engine="whisperx"), "Whisper small"),
         (Config(model="small"), "Whisper small, as PARLANCE_MODEL says"),
         (Config(model=str(own)), "as PARLANCE_MODEL says"),
     ):
-        check = doctor.engine(config, tmp_path)
+        check = doctor.engine(config, tmp_path, TWO_CORES)
         assert (check.level, said in check.text) == (Level.OK, True), check.text
 
 
 def test_a_model_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
     whisper(tmp_path, "small")
-    check = doctor.engine(Config(model="base"), tmp_path)
+    check = doctor.engine(Config(model="base"), tmp_path, TWO_CORES)
     assert check.level is Level.WARN
     assert "PARLANCE_MODEL is base, which is not here; run `parlance models pull base`" in check.text
-    check = doctor.engine(Config(model="base", engine="whisperx"), tmp_path)
+    check = doctor.engine(Config(model="base", engine="whisperx"), tmp_path, TWO_CORES)
     assert check.level is Level.FAIL
     assert "no Whisper called base is here" in check.text
+
+
+def test_the_tier_says_what_comes_and_who_writes_the_finals(tmp_path: Path) -> None:
+    many = Hardware(cores=16, memory_mib=32_768)
+    assert "pull tiny.en`" in doctor.engine(Config(tier="fast"), tmp_path, TWO_CORES).text
+    assert "(484 MB)" in doctor.engine(Config(tier="accurate"), tmp_path, TWO_CORES).text
+    whisper(tmp_path, "base")
+    whisper(tmp_path, "small")
+    assert "small writes the finals" in doctor.engine(Config(), tmp_path, many).text
+    assert "finals" not in doctor.engine(Config(), tmp_path, TWO_CORES).text
+
+
+def test_how_the_model_is_padded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "ours"))
+    assert doctor.padding(Config(), tmp_path, TWO_CORES) is None, "no Whisper hears"
+    folder = whisper(tmp_path, "tiny.en")
+    assert doctor.padding(Config(engine="pocketsphinx"), tmp_path, TWO_CORES) is None
+
+    def said(level: Level, **settings: str) -> str:
+        check = doctor.padding(Config(**settings), tmp_path, TWO_CORES)  # type: ignore[arg-type]
+        assert check is not None
+        assert check.level is level
+        return check.text
+
+    assert "the safe default" in said(Level.WARN)
+    assert "the running server measures it" in said(Level.WARN)
+    assert "`parlance models calibrate tiny.en`" in said(Level.WARN, engine="whisperx")
+    assert "the running server" not in said(Level.WARN, engine="whisperx")
+    keep(folder, Calibration("tiny.en", Padding(0, 1), True, 200, 0, 20.0, 320.0))
+    assert said(Level.OK) == (
+        "padded by 1 s, calibrated on synthetic speech: 20 ms of CPU a window, 320 padded to 30 s"
+    )
+    (folder / "parlance.json").write_text("{}")
+    assert said(Level.OK) == "padded to 30 s, as its parlance.json says"
+    (folder / "parlance.json").write_text("[]")
+    assert "mend that file" in said(Level.FAIL)
 
 
 def test_the_voice_detector_is_needed() -> None:

@@ -15,12 +15,16 @@ export interface ConnectAuth {
   client?: string | null;
 }
 
-/** `state`: "starting", "ready" or "down". `notice`: one sentence a person should read about this engine. */
+/**
+ * `state`: "starting", "ready" or "down". `notice`: one sentence a person should read about this engine. `tier`: which
+ * one chose the model, null where the settings name it or nothing was to be chosen.
+ */
 export interface EngineInfo {
   name: string;
   model: string;
   state: string;
   notice: string | null;
+  tier: "accurate" | "balanced" | "fast" | null;
 }
 
 export interface EventsRead {
@@ -242,8 +246,9 @@ export interface ServerStatus {
 }
 
 /**
- * Long work of the server on itself. `name`: "models_environment", "whisper_model", "vectors"; `state`: "waiting",
- * "running", "done" or "failed"; `fraction`: 0..1, null while it cannot be told; `text`: one sentence for a person.
+ * Long work of the server on itself. `name`: "models_environment", "whisper_model", "whisper_padding", "vectors";
+ * `state`: "waiting", "running", "done" or "failed"; `fraction`: 0..1, null while it cannot be told; `text`: one
+ * sentence for a person.
  */
 export interface StatusTask {
   name: string;

@@ -25,7 +25,7 @@ export const READY = {
   session_id: "s_1",
   user: { id: "u_1", name: "Ada", roles: ["owner"] },
   tenant: { id: "t_1", name: "Demo" },
-  engine: { name: "pocketsphinx", model: "en-us", state: "ready", notice: null },
+  engine: { name: "pocketsphinx", model: "en-us", state: "ready", notice: null, tier: null },
   limits: {},
   server_time: 1,
 };

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.models.cache import find_whisper, installed, name_of, remove, repo_folder, snapshot
+from server.models.cache import find_whisper, installed, name_of, remove, repo_folder, snapshot, whispers
 from server.models.catalogue import MODELS, Kind
 
 WHISPER = ("config.json", "model.bin", "tokenizer.json", "vocabulary.json")
@@ -32,7 +32,7 @@ def whisper(cache: Path, name: str) -> Path:
 
 def test_an_empty_cache(tmp_path: Path) -> None:
     assert installed(tmp_path / "none") == []
-    assert find_whisper(None, tmp_path / "none") is None
+    assert whispers(tmp_path / "none") == frozenset()
     assert find_whisper("base.en", tmp_path / "none") is None
 
 
@@ -41,22 +41,8 @@ def test_a_whole_model_is_found_by_name_and_repository(tmp_path: Path) -> None:
     assert find_whisper("tiny.en", tmp_path) == path
     assert find_whisper("Systran/faster-whisper-tiny.en", tmp_path) == path
     assert find_whisper("tiny", tmp_path) is None
+    assert whispers(tmp_path) == {"tiny.en"}
     assert name_of(path) == "tiny.en"
-
-
-def test_unasked_the_best_that_keeps_up_is_taken(tmp_path: Path) -> None:
-    for name, best in (
-        ("large-v3", "large-v3"),
-        ("small.en", "small.en"),
-        ("tiny.en", "tiny.en"),
-        ("base.en", "base.en"),
-        ("medium", "base.en"),
-        ("base", "base"),
-    ):
-        whisper(tmp_path, name)
-        found = find_whisper(None, tmp_path)
-        assert found is not None
-        assert name_of(found) == best
 
 
 def test_half_a_model_is_none(tmp_path: Path) -> None:
@@ -64,7 +50,7 @@ def test_half_a_model_is_none(tmp_path: Path) -> None:
     blob = repo_folder(tmp_path, MODELS["tiny"].repo) / "blobs" / "blob-model.bin"
     blob.rename(blob.with_name("blob-model.bin.incomplete"))
     put(tmp_path, MODELS["base.en"].repo, ref=False)
-    assert find_whisper(None, tmp_path) is None
+    assert whispers(tmp_path) == frozenset()
     assert snapshot(tmp_path, MODELS["base.en"].repo) is None, "not checked yet"
     assert [(model.name, model.complete, model.size_bytes) for model in installed(tmp_path)] == [
         ("tiny", False, 440),
@@ -89,7 +75,7 @@ def test_other_repositories(tmp_path: Path) -> None:
     put(tmp_path, MODELS["align-de"].repo, ("config.json", "vocab.json", "pytorch_model.bin"))
     kinds = {model.name: (model.kind, model.complete) for model in installed(tmp_path)}
     assert kinds == {"align-de": (Kind.ALIGNMENT, True), "somebody/their-whisper": (Kind.WHISPER, True)}
-    assert find_whisper(None, tmp_path) is None, "unknown ones are taken by name only"
+    assert whispers(tmp_path) == frozenset(), "unknown ones are taken by name only"
     assert find_whisper("somebody/their-whisper", tmp_path) is not None
     assert find_whisper("somebody/an-image-model", tmp_path) is None
 

@@ -7,7 +7,6 @@ import msgspec
 import pytest
 
 from server.models.catalogue import (
-    AUTO,
     DEFAULT,
     MODELS,
     Kind,
@@ -18,6 +17,7 @@ from server.models.catalogue import (
     resolve,
     wanted_files,
 )
+from server.models.tiers import REST
 
 WHISPER = [".gitattributes", "README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.txt"]
 FASTER_WHISPER = """
@@ -32,7 +32,7 @@ def test_the_names_are_those_of_faster_whisper() -> None:
     theirs = msgspec.json.decode(told.stdout, type=dict[str, str])
     ours = {model.name: model.repo for model in MODELS.values() if model.kind is Kind.WHISPER}
     assert ours.items() <= theirs.items()
-    assert set(AUTO) == set(ours), "each may be chosen"
+    assert set(REST) == set(ours), "each may be chosen"
 
 
 def test_names_resolve() -> None:

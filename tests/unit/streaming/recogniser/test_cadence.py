@@ -11,7 +11,9 @@ from streaming.recogniser.cadence import (
     CALM_STEPS,
     FULL,
     HOPS_MAX,
+    QUARTERS,
     Cadence,
+    Turns,
     Want,
     even_share,
     hops_within,
@@ -49,7 +51,7 @@ class TestCadence:
     def test_who_wants_too_much_is_thinned_out_at_once_and_nobody_else(self) -> None:
         cadence = Cadence()
         cadence.step({"many": Want(3.0, 0.2), "one": Want(0.1, 0.01)})
-        assert cadence.thinned == {"many": 5}
+        assert cadence.thinned == {"many": 4.5}
         assert cadence.hops("one") == cadence.hops("unknown") == 1
 
     def test_at_its_edges(self) -> None:
@@ -57,15 +59,17 @@ class TestCadence:
         cadence.step({"a": Want(FULL)})
         assert cadence.hops("a") == 1
         cadence.step({"a": Want(FULL + 0.01)})
-        assert cadence.hops("a") == 2
+        assert cadence.hops("a") == 1.25, "no more than is needed"
 
-    def test_a_hop_comes_back_after_a_calm_time_and_one_at_a_time(self) -> None:
+    def test_what_fits_comes_back_after_a_calm_time(self) -> None:
         cadence = Cadence()
         cadence.step({"a": Want(2.5 * FULL)})
-        assert cadence.hops("a") == 3
-        for seconds in range(2 * CALM_STEPS):
-            assert cadence.hops("a") == 3 - seconds // CALM_STEPS
-            cadence.step({"a": Want(CALM)})
+        for fits in (1.5, 1.0):
+            before = cadence.hops("a")
+            for _ in range(CALM_STEPS):
+                assert cadence.hops("a") == before
+                cadence.step({"a": Want(fits * CALM)})
+            assert cadence.hops("a") == fits
         assert cadence.thinned == {}
 
     def test_between_full_and_calm_it_stays_as_it_is(self) -> None:
@@ -77,7 +81,7 @@ class TestCadence:
         cadence.step({"a": Want(FULL + 0.1)})
         for _ in range(10):
             cadence.step(between)
-        assert cadence.hops("a") == 2
+        assert cadence.hops("a") == 1.25
 
     def test_a_moment_of_calm_is_not_enough(self) -> None:
         cadence = Cadence()
@@ -86,7 +90,7 @@ class TestCadence:
             for _ in range(CALM_STEPS - 1):
                 cadence.step({"a": Want(0.1)})
             cadence.step({"a": Want(FULL)})
-        assert cadence.hops("a") == 2
+        assert cadence.hops("a") == 1.25
 
     def test_who_left_is_forgotten(self) -> None:
         cadence = Cadence()
@@ -96,15 +100,28 @@ class TestCadence:
         assert (cadence.thinned, cadence._calm) == ({}, {})
 
     @given(st.lists(wants, max_size=30))
-    def test_always_whole_hops_within_bounds(self, history: list[dict[str, Want]]) -> None:
+    def test_always_quarters_within_bounds(self, history: list[dict[str, Want]]) -> None:
         first, second = Cadence(), Cadence()
         for wanted in history:
             first.step(wanted)
             second.step(wanted)
-            assert all(1 < hops <= HOPS_MAX for hops in first.thinned.values())
+            assert all(1 < hops <= HOPS_MAX and QUARTERS * hops % 1 == 0 for hops in first.thinned.values())
             assert first.thinned == second.thinned
             if sum(want.total for want in wanted.values()) <= CALM:
                 assert all(first.hops(tenant) == 1 for tenant in wanted if tenant not in second.thinned)
+
+
+class TestTurns:
+    @given(st.lists(st.integers(QUARTERS, QUARTERS * HOPS_MAX), min_size=1, max_size=50))
+    def test_whole_hops_that_keep_to_what_is_wanted(self, wanted: list[int]) -> None:
+        turns, given_away, owed = Turns(), 0, 0.0
+        for quarters in wanted:
+            hops = quarters / QUARTERS
+            owed += hops
+            given = turns.next(hops)
+            given_away += given
+            assert int(hops) <= given <= int(hops) + 1
+            assert 0 <= owed - given_away < 1
 
 
 class TestRoom:

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.model import SAMPLE_RATE
-from streaming.recogniser.policy import LocalAgreement
+from streaming.recogniser.policy import LocalAgreement, Piece
 from streaming.recogniser.rolling import (
     PREFIX_TOKENS_MAX,
     REST_SAMPLES,
-    Piece,
     Progress,
     advance,
     cut_words,
@@ -40,7 +39,7 @@ def after(*tails: str, at_rest: bool = True) -> Progress:
     """After windows that heard these tails, each behind what was fixed before it."""
     progress = Progress()
     for tail in tails:
-        progress = advance(progress, pieces(tail), LocalAgreement(), at_rest=at_rest)
+        progress = advance(progress, pieces(tail), LocalAgreement(), until=0, at_rest=at_rest)
     return progress
 
 

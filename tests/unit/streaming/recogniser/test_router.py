@@ -1,7 +1,11 @@
 """Which process serves which utterance."""
 
+import msgspec
+import pytest
+
 from streaming.model import Final, Hypothesis, UtteranceSpec
 from streaming.recogniser import link
+from streaming.recogniser.cadence import ON_TIME_HOPS, on_time
 from streaming.recogniser.router import IDLE_MAX, SPARES, STALL_S, Effect, End, Fork, Log, Reply, Router, Send
 
 EMPTY = Hypothesis((), 0)
@@ -11,8 +15,8 @@ SPEC = UtteranceSpec("u", 0, "en")
 class Bench:
     """A router with short names; `now` is whatever the test says."""
 
-    def __init__(self, utterances_max: int = 4) -> None:
-        self.router = Router(utterances_max, 30_000, inflight_bytes_max=1_000)
+    def __init__(self, utterances_max: int = 4, cores: int = 1) -> None:
+        self.router = Router(utterances_max, 30_000, cores=cores, inflight_bytes_max=1_000)
         self.forked: list[int] = []
         self.now = 0.0
         self.keep(self.router.start())
@@ -27,9 +31,16 @@ class Bench:
     def child(self, child: int, answer: link.Answer) -> list[Effect]:
         return self.keep(self.router.from_child(child, link.payload(answer), self.now))
 
-    def open(self, utterance: int) -> int:
+    def open(self, utterance: int, tenant: str = "") -> int:
         """Open an utterance; returns its process."""
-        return next(e.child for e in self.server(link.Open(utterance, SPEC)) if isinstance(e, Send))
+        spec = msgspec.structs.replace(SPEC, tenant=tenant)
+        return next(e.child for e in self.server(link.Open(utterance, spec)) if isinstance(e, Send))
+
+    def load(self) -> link.Load | None:
+        """What the next second's tick says of the load, if anything."""
+        self.now += 1.0
+        loads = [a for a in replies(self.keep(self.router.tick(self.now))) if isinstance(a, link.Load)]
+        return loads[0] if loads else None
 
 
 def replies(effects: list[Effect]) -> list[link.Answer]:
@@ -181,6 +192,72 @@ def test_a_stalled_process_is_ended_and_a_slow_or_silent_one_is_not() -> None:
     bench.now = STALL_S
     bench.child(slow, link.Taken(2, 4))
     effects = bench.router.tick(STALL_S + 1)
-    assert replies(effects) == [link.Lost(1, "the decoder made no progress")]
+    assert replies(effects)[0] == link.Lost(1, "the decoder made no progress")
     assert [e.child for e in effects if isinstance(e, End)] == [stalled]
     assert silent in bench.forked
+
+
+class TestLoad:
+    def test_what_a_stream_takes_is_known_before_anybody_speaks_and_nothing_is_said_twice(self) -> None:
+        bench = Bench(utterances_max=8)
+        assert bench.load() == link.Load(each=ON_TIME_HOPS / 8)
+        assert bench.load() is None
+        bench.open(1)
+        bench.now += 0.5
+        assert not replies(bench.router.tick(bench.now)), "once a second"
+
+    def test_places_are_told_by_tenant_and_who_holds_most_of_them_gets_no_more(self) -> None:
+        bench = Bench(utterances_max=8)
+        for number in range(6):
+            bench.open(number, "many")
+        load = bench.load()
+        assert load is not None
+        assert (load.utterances, load.busy, load.delay_ms, load.hops) == (6, 0.75, 0, {})
+        assert load.wants["many"].total == pytest.approx(ON_TIME_HOPS * 6 / 8)
+        assert on_time("many", load.wants, load.each)
+        bench.open(6, "many")
+        bench.open(7, "many")
+        for _ in range(10):
+            load = bench.load() or load
+        assert load.busy == 1.0
+        assert not on_time("many", load.wants, load.each)
+        assert on_time("one", load.wants, load.each), "its share is free"
+
+    def test_decoders_that_want_more_than_the_cores_leave_no_room_whatever_places_there_are(self) -> None:
+        """Two streams keep their decoders at work without a break: on one core that is too much, on four it is not."""
+        for cores, busy, room in ((1, 1.0, False), (4, 0.5, True)):
+            bench = Bench(utterances_max=100, cores=cores)
+            children = {1: bench.open(1, "a"), 2: bench.open(2, "a")}
+            load = None
+            for _ in range(20):
+                for number in children:
+                    bench.server(link.Audio(number, b"\x00" * 4))
+                bench.now += 0.999
+                for number, child in children.items():
+                    bench.child(child, link.Taken(number, 4))
+                bench.now -= 0.999
+                load = bench.load() or load
+            assert load is not None
+            assert load.busy == pytest.approx(busy, rel=0.01)
+            assert on_time("a", load.wants, load.each) is room
+
+    def test_who_waits_for_a_decoder_is_told_of(self) -> None:
+        bench = Bench()
+        bench.open(1)
+        bench.now = 10.0
+        bench.server(link.AskFinal(1))
+        bench.now = 11.5
+        load = bench.load()
+        assert load is not None
+        assert load.delay_ms == 2_500
+
+    def test_who_has_gone_is_forgotten(self) -> None:
+        bench = Bench()
+        child = bench.open(1, "a")
+        assert bench.load()
+        bench.server(link.AskFinal(1))
+        bench.child(child, link.FinalReady(1, Final(EMPTY)))
+        loads = [bench.load() for _ in range(60)]
+        last = [load for load in loads if load is not None][-1]
+        assert (last.wants, last.utterances, last.busy) == ({}, 0, 0.0)
+        assert last.each == pytest.approx(ON_TIME_HOPS / 4), "what a stream takes is still known"

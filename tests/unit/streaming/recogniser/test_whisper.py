@@ -8,17 +8,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from faster_whisper.tokenizer import Tokenizer
 
 from streaming.model import SAMPLE_RATE, Hypothesis, UtteranceSpec
 from streaming.ports import Pcm16
-from streaming.recogniser.card import CARD, MEL_FRAMES_MAX, ModelCard, Padding, card_of, find, name_of
+from streaming.recogniser.card import CARD, MEL_FRAMES_MAX, ModelCard, Padding, card_of
 from streaming.recogniser.carry import Carry, packed, unpacked
 from streaming.recogniser.decoding import ENDLESS_LOGPROB, GREEDY, SEARCHED, Ask, Decoder
 from streaming.recogniser.engine import EngineUnavailable, Heard, Window
-from streaming.recogniser.pieces import Heard as Aligned
-from streaming.recogniser.pieces import given_again, hypothesis_of, pieces_of
-from streaming.recogniser.rolling import Piece, Progress
+from streaming.recogniser.place import find, name_of
+from streaming.recogniser.policy import Piece
+from streaming.recogniser.rolling import Progress
 from streaming.recogniser.whisper import WhisperEngine
 from tests.support import corpus
 from tests.support.synth import Voice, needs_espeak, random_voice, say, talk
@@ -38,10 +37,6 @@ def engine() -> WhisperEngine:
 def decoder_of(engine: WhisperEngine) -> Decoder:
     assert engine._live is not None
     return engine._live
-
-
-def in_line(tokens: list[int]) -> Aligned:
-    return Aligned(tokens, list(range(len(tokens) + 1)), [1.0] * len(tokens))
 
 
 def text_of(hypothesis: Hypothesis) -> str:
@@ -382,45 +377,6 @@ class TestFinding:
         assert name_of(str(plain), plain) == "small"
 
 
-class TestPieces:
-    @pytest.fixture
-    def tokenizer(self, engine: WhisperEngine) -> Tokenizer:
-        return decoder_of(engine).tokenizer("en")
-
-    def words(self, tokenizer: Tokenizer, text: str, *, first: bool = True) -> list[str]:
-        tokens = tokenizer.encode(text)
-        pieces = pieces_of(in_line(tokens), tokenizer, first=first)
-        for before, after in itertools.pairwise(pieces):
-            assert before.end <= after.start
-        return [piece.text for piece in pieces]
-
-    def test_words_are_what_stands_between_spaces(self, tokenizer: Tokenizer) -> None:
-        assert self.words(tokenizer, " The café isn't open, is it?") == ["The", "café", "isn't", "open,", "is", "it?"]
-        assert self.words(tokenizer, "Hello") == ["Hello"]
-        assert self.words(tokenizer, "") == []
-
-    def test_what_is_glued_to_a_fixed_word_is_left_out(self, tokenizer: Tokenizer) -> None:
-        assert self.words(tokenizer, ". The launch", first=False) == ["The", "launch"]
-        assert self.words(tokenizer, " The launch", first=False) == ["The", "launch"]
-
-    def test_half_a_character_is_none(self, tokenizer: Tokenizer) -> None:
-        tokens = tokenizer.encode(" ready 好")[:-1]
-        pieces = pieces_of(in_line(tokens), tokenizer, first=True)
-        assert [piece.text for piece in pieces] == ["ready"]
-
-    def test_where_nobody_writes_spaces_clauses_are_the_words(self, engine: WhisperEngine) -> None:
-        tokenizer = Tokenizer(decoder_of(engine).tokenizer("en").tokenizer, False)
-        tokenizer.language_code = "zh"
-        assert self.words(tokenizer, "你好，今天很好。我们") == ["你好，", "今天很好。", "我们"]
-
-
-def test_given_words_that_did_not_fit_are_placed_as_far_as_they_did() -> None:
-    given = (Piece("a", (1, 2), 0, 0, 0.5, False), Piece("b", (3, 4), 0, 0, 0.5, False))
-    again = given_again(given, Aligned([2, 3, 4], [100, 200, 300, 400], [0.9, 0.8, 0.6]))
-    assert [(piece.start, piece.end, piece.p) for piece in again] == [(100, 200, 0.9), (200, 400, 0.7)]
-    assert all(piece.aligned for piece in again)
-
-
 def test_a_padding_has_steps() -> None:
     assert Padding().frames(50) == MEL_FRAMES_MAX
     assert Padding(0.0, 2.0, 0.5).frames(120) == 350
@@ -428,15 +384,3 @@ def test_a_padding_has_steps() -> None:
     assert Padding(0.0, 2.0, 0.5).frames(151) == 400
     assert Padding(0.0, 2.0, 0.5).frames(2_999) == MEL_FRAMES_MAX
     assert Padding(0.0, 0.0, 0.02).frames(0) == 2
-
-
-def test_words_lie_inside_the_audio_in_order() -> None:
-    words = (Piece("a", (), 8_000, 4_000, 1.2), Piece("b", (), 2_000, 99_000, 0.5), Piece("c", (), 99_000, 99_000, 0.5))
-    heard = hypothesis_of(Progress(fixed=words[:1], tails=(words[1:],), language="de"), 16_000, 32_000)
-    assert [(w.text, w.start_ms, w.end_ms) for w in heard.words] == [
-        ("a", 1_500, 1_520),
-        ("b", 1_500, 3_000),
-        ("c", 2_980, 3_000),
-    ]
-    assert (heard.fixed, heard.language, heard.until_sample) == (1, "de", 48_000)
-    assert all(0 <= word.p <= 1 for word in heard.words)

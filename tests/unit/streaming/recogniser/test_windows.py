@@ -10,7 +10,16 @@ from streaming.model import SAMPLE_RATE, Capabilities, Final, Hypothesis, Uttera
 from streaming.recogniser import link
 from streaming.recogniser.cadence import Want
 from streaming.recogniser.engine import Heard, Window
-from streaming.recogniser.windows import CALL_PART, LOAD_EVERY_S, STALL_S, STALL_S_MIN, STALL_TIMES, Windows, Work
+from streaming.recogniser.windows import (
+    CALL_PART,
+    CALL_TIMES,
+    LOAD_EVERY_S,
+    STALL_S,
+    STALL_S_MIN,
+    STALL_TIMES,
+    Windows,
+    Work,
+)
 
 SPEC = UtteranceSpec("u", 0, "en", tenant="a")
 EMPTY = Hypothesis((), 0)
@@ -194,6 +203,18 @@ class TestBatches:
         assert sizes[-1] * seconds <= CALL_PART * HOP_S
         assert max(sizes[-10:]) == 2
 
+    def test_where_one_takes_longer_others_ride_along_for_as_much_again(self) -> None:
+        """200 ms a call and 10 ms a window: 22 of them take twice what one takes."""
+        windows = opened(*range(40), utterances_max=40, batch_max=32)
+        sizes = []
+        for turn in range(60):
+            tell(windows, *(link.AskPartial(n, turn) for n in range(40 if turn % 2 else 1)), now=float(turn))
+            while (work := windows.begin(float(turn))) is not None:
+                sizes.append(len(work.jobs))
+                windows.done([Heard(EMPTY)] * len(work.jobs), turn + 0.2 + 0.01 * len(work.jobs))
+        assert max(sizes[-20:]) in range(20, 24)
+        assert 0.2 + 0.01 * max(sizes) < 1.1 * CALL_TIMES * 0.21
+
 
 class TestStall:
     def test_before_anything_is_known_a_call_gets_the_longest_time(self) -> None:
@@ -254,14 +275,14 @@ class TestLoad:
     def test_who_wants_too_much_is_told_with_its_partials(self) -> None:
         windows = opened(utterances_max=6)
         load = speak(windows, {1: "many", 2: "many", 3: "many", 4: "one", 5: "many", 6: "many"}, 0.14, 20)
-        assert load.hops == {"many": 3}, "5 x 0.35 wanted, and 0.65 are left for them"
+        assert load.hops == {"many": 2.75}, "5 x 0.35 wanted, and 0.65 are left for them"
         tell(windows, link.AskPartial(1, 99), link.AskPartial(4, 99))
         hops = {}
         while (work := windows.begin(20.0)) is not None:
             for answer in windows.done([Heard(EMPTY)], 20.2):
                 assert isinstance(answer, link.PartialReady)
                 hops[work.jobs[0].utterance] = answer.hypothesis.hops
-        assert hops == {1: 3, 4: 1}
+        assert hops in ({1: 2, 4: 1}, {1: 3, 4: 1})
 
     def test_who_is_silent_wants_nothing(self) -> None:
         windows = opened()
