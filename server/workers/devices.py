@@ -2,7 +2,7 @@
 
 Policy: `auto` is one worker for each GPU where there are several; with one the engine looks for itself, and falls back
 to the CPU where it cannot be used. Without any GPU it is two workers on the CPU, on machines that have a core and 4 GB
-for each: tiny.en's compute carries 15 live streams so on two cores that it shares with everything else, with one worker
+for each: tiny.en's compute carries 13 live streams so on two cores that it shares with everything else, with one worker
 9 (`bench captions`). One decode with all threads would not: short windows keep few threads busy.
 """
 
