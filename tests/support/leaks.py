@@ -59,7 +59,17 @@ def name_of(task: asyncio.Task[object]) -> str:
 
 
 def children() -> dict[int, str]:
-    """Processes that this one started and has not waited for, with their command lines. Linux only, elsewhere none."""
+    """Processes that this one started and has not waited for, with their command lines. Linux only, elsewhere none.
+
+    The kernel lists them by the thread that started them, and moves those of a thread that ends to another one, which
+    may have been read already: so they are read until they are the same twice."""
+    found = _children()
+    while (again := _children()).keys() != found.keys():
+        found = again
+    return found
+
+
+def _children() -> dict[int, str]:
     found = {}
     for tasks in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
