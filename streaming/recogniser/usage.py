@@ -50,6 +50,3 @@ class Usage:
         """The tenants that want most: the others hardly matter for who else finds room."""
         heavy = sorted(self.wants, key=lambda tenant: -self.wants[tenant].total)[: link.LOAD_TENANTS_MAX]
         return {tenant: self.wants[tenant] for tenant in heavy}
-
-
-__all__ = ["Usage"]
