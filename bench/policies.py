@@ -21,13 +21,15 @@ from bench.report import Figure, Result, percentiles
 from bench.speech import Clip, Cut, Speaker, cuts
 from streaming.model import UtteranceSpec, samples_of
 from streaming.ports import Pcm16
+from streaming.recogniser.cadence import PARTS
 from streaming.recogniser.engine import EngineUnavailable, Window
-from streaming.recogniser.policy import HypothesisPolicy, LocalAgreement, Piece, ends_sentence
+from streaming.recogniser.policy import HypothesisPolicy, LocalAgreement, Tail, ends_sentence
 from streaming.recogniser.whisper import HOP_MS, WhisperEngine
 from streaming.transcript.agreement import Agreement, agreed
 from streaming.transcript.segments import SegmentBuilder
 from tests.support.synth import Voice
 
+PART_MS = HOP_MS // PARTS
 STABLE_LEAST = 0.7
 WORD_P50_MS_MOST, WORD_P95_MS_MOST = 500, 1_000
 
@@ -36,11 +38,11 @@ class HoldBack(msgspec.Struct, frozen=True):
     """All but the last `words` of one window (hold-n, Liu et al. 2020; wait-k's cousin), whole at a sentence's end."""
 
     words: int
-    windows: int = 1
+    span: int = 0
     aligned: bool = False
 
-    def fixed(self, tails: Sequence[Sequence[Piece]], *, until: int, at_rest: bool) -> int:
-        tail = tails[-1]
+    def fixed(self, tails: Sequence[Tail], *, at_rest: bool) -> int:
+        tail = tails[-1].words
         return len(tail) if at_rest and tail and ends_sentence(tail[-1].text) else max(0, len(tail) - self.words)
 
 
@@ -48,12 +50,12 @@ class HoldTime(msgspec.Struct, frozen=True):
     """Words of one window that end `ms` or more before its end, by its attention (AlignAtt, Papi et al. 2023)."""
 
     ms: int
-    windows: int = 1
+    span: int = 0
     aligned: bool = True
 
-    def fixed(self, tails: Sequence[Sequence[Piece]], *, until: int, at_rest: bool) -> int:
-        limit = until - samples_of(self.ms)
-        return next((n for n, piece in enumerate(tails[-1]) if piece.end > limit), len(tails[-1]))
+    def fixed(self, tails: Sequence[Tail], *, at_rest: bool) -> int:
+        words, limit = tails[-1].words, tails[-1].until - samples_of(self.ms)
+        return next((n for n, piece in enumerate(words) if piece.end > limit), len(words))
 
 
 class Confident(msgspec.Struct, frozen=True):
@@ -61,32 +63,34 @@ class Confident(msgspec.Struct, frozen=True):
 
     p: float
     ms: int
-    windows: int = 2
+    span: int = LocalAgreement().span
     aligned: bool = True
 
-    def fixed(self, tails: Sequence[Sequence[Piece]], *, until: int, at_rest: bool) -> int:
-        limit = until - samples_of(self.ms)
-        sure = next((n for n, w in enumerate(tails[-1]) if w.p < self.p or w.end > limit), len(tails[-1]))
-        return max(sure, LocalAgreement().fixed(tails, until=until, at_rest=at_rest))
+    def fixed(self, tails: Sequence[Tail], *, at_rest: bool) -> int:
+        words, limit = tails[-1].words, tails[-1].until - samples_of(self.ms)
+        sure = next((n for n, w in enumerate(words) if w.p < self.p or w.end > limit), len(words))
+        return max(sure, LocalAgreement(self.span).fixed(tails, at_rest=at_rest))
 
 
 class Open(msgspec.Struct, frozen=True):
     """LocalAgreement without holding the last word back: it is fixed when the windows agree on it."""
 
-    windows: int = 2
+    span: int = LocalAgreement().span
     aligned: bool = False
 
-    def fixed(self, tails: Sequence[Sequence[Piece]], *, until: int, at_rest: bool) -> int:
-        return agreed([[w.text for w in tail] for tail in tails]) if len(tails) == self.windows else 0
+    def fixed(self, tails: Sequence[Tail], *, at_rest: bool) -> int:
+        if len(tails) < 2 or tails[-1].until - tails[0].until < self.span:
+            return 0
+        return agreed([[piece.text for piece in tail.words] for tail in tails])
 
 
 class Nothing(msgspec.Struct, frozen=True):
     """Fixes nothing: what flicker and final errors are without a policy."""
 
-    windows: int = 1
+    span: int = 0
     aligned: bool = False
 
-    def fixed(self, tails: Sequence[Sequence[Piece]], *, until: int, at_rest: bool) -> int:
+    def fixed(self, tails: Sequence[Tail], *, at_rest: bool) -> int:
         return 0
 
 
@@ -99,10 +103,14 @@ class Way(msgspec.Struct, frozen=True):
 
 
 WAYS = (
-    Way("agreement of 2", LocalAgreement()),
-    *(Way(f"agreement of 2, hop {hop_ms} ms", LocalAgreement(), hop_ms) for hop_ms in (320, 640)),
-    Way("agreement of 3", LocalAgreement(3)),
-    Way("agreement of 2, last word not held", Open()),
+    Way("agreement", LocalAgreement()),
+    *(Way(f"agreement, hop {hop_ms} ms", LocalAgreement(), hop_ms) for hop_ms in (PART_MS, 3 * PART_MS, 640)),
+    *(
+        Way(f"agreement over {ms} ms, hop {PART_MS} ms", LocalAgreement(samples_of(ms)), PART_MS)
+        for ms in (96, 192, 480)
+    ),
+    Way("agreement over 960 ms", LocalAgreement(samples_of(960))),
+    Way("agreement, last word not held", Open()),
     *(Way(f"all but {n} of one window", HoldBack(n)) for n in (1, 2)),
     Way("what ended 300 ms before", HoldTime(300)),
     *(Way(f"agreement, or p >= {p:g} and 300 ms", Confident(p, 300)) for p in (0.9, 0.97)),

@@ -92,7 +92,7 @@ class Hypothesis(msgspec.Struct, frozen=True):
 
     `until_sample`: audio before this sample of the recording was taken into account; `fixed`: so many of the first
     words the engine will not change any more (0 where it cannot tell); `hops`: after so many hops of audio the next one
-    is wanted, more than 1 where the recogniser cannot keep up.
+    is wanted, in parts of a hop: more than 1 where the recogniser cannot keep up, less where it has time to spare.
     """
 
     words: tuple[Word, ...]
@@ -100,7 +100,7 @@ class Hypothesis(msgspec.Struct, frozen=True):
     language: str = "en"
     confidence: float = 1.0
     fixed: int = 0
-    hops: int = 1
+    hops: float = 1
 
 
 class Capabilities(msgspec.Struct, frozen=True):
@@ -112,7 +112,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     `activity`: "speech" wants a voice detector, "sound" any sound above the floor;
     `utterances_max`: utterances decoded at once by one worker; `utterance_ms_max`: longest utterance it takes;
     `in_order`: an utterance begins when the one before it has its final, whose context it wants; `batch_max`: windows
-    that its model decodes in one call; `tasks`: what `UtteranceSpec.task` may be.
+    that its model decodes in one call; `tasks`: what `UtteranceSpec.task` may be; `parts`: of a hop, at whose ends
+    hypotheses may be wanted (`Hypothesis.hops`).
     """
 
     name: str
@@ -128,6 +129,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     in_order: bool = False
     batch_max: int = 1
     tasks: tuple[str, ...] = ("transcribe",)
+    parts: int = 1
 
 
 class UtteranceSpec(msgspec.Struct, frozen=True):
@@ -149,6 +151,15 @@ class UtteranceSpec(msgspec.Struct, frozen=True):
     task: str = "transcribe"
     words: bool = False
     alone: bool = False
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """Somebody speaks: samples of the recording, the end not included. Turns of several speakers may overlap.
+    `speaker`: a label, "S1", "S2" and so on in the order of their first turns."""
+
+    start_sample: int
+    end_sample: int
+    speaker: str
 
 
 class Final(msgspec.Struct, frozen=True):
@@ -174,7 +185,8 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Partial(msgspec.Struct, frozen=True):
-    """The changing caption of the utterance under way. Shown text is `stable + unstable`; `words` are its words."""
+    """The changing caption of the utterance under way. Shown text is `stable + unstable`; `words` are its words,
+    `speaker` who said most of them, as far as it is known."""
 
     segment_id: str
     rev: int
@@ -183,3 +195,4 @@ class Partial(msgspec.Struct, frozen=True):
     stable: str
     unstable: str
     words: tuple[Word, ...] = ()
+    speaker: str | None = None

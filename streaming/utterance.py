@@ -2,9 +2,9 @@
 
 Holds all audio of the utterance until it is over, so a lost worker is answered by opening anew and offering the audio
 again; what was committed as stable stays committed. Partial hypotheses run at fixed sample counts: every
-`Capabilities.hop_ms` of audio, or at whole multiples of it (`Hypothesis.hops`) where the recogniser cannot keep up.
-Hops that are left out are counted, never queued. The end does not wait for a hypothesis that is under way: nobody would
-be shown it.
+`Capabilities.hop_ms` of audio, or at multiples of a part of it (`Hypothesis.hops`): fewer where the recogniser cannot
+keep up, more where it has time to spare. Hops that are left out are counted, never queued. The
+end does not wait for a hypothesis that is under way: nobody would be shown it.
 
 A lost worker counts as an attempt only when it was busy with this audio. From then on the audio is decoded alone, so
 that no other is lost with it again.
@@ -38,8 +38,15 @@ class Utterance:
     """`feed` and `end` never wait; `run` is awaited by the pipeline's task for this utterance."""
 
     def __init__(
-        self, spec: UtteranceSpec, *, recogniser: Recogniser, on_partial: Callable[[Partial], None], limits: Limits
+        self,
+        spec: UtteranceSpec,
+        *,
+        recogniser: Recogniser,
+        on_partial: Callable[[Partial], None],
+        limits: Limits,
+        hops: float = 1,
     ) -> None:
+        """`hops`: until the first hypothesis, as the utterance before had them."""
         capabilities = recogniser.capabilities
         self.spec = spec
         self.end_sample: int | None = None
@@ -51,11 +58,12 @@ class Utterance:
         self._on_partial = on_partial
         self._limits = limits
         self._hop = samples_of(capabilities.hop_ms)
+        self._part = self._hop // capabilities.parts
         self._audio: list[Pcm16] = []
         self._total = 0
         self._signal = Signal()
         self._hypothesised = 0
-        self._hops = 1
+        self.hops = min(1.0, hops)
         self._asking: asyncio.Timeout | None = None
 
     @property
@@ -107,22 +115,23 @@ class Utterance:
             fed = 0
             while True:
                 ended = self.end_sample is not None
-                target = self._total if ended else self._total // self._hop * self._hop
-                if fed < target:
-                    await decoder.feed(self._slice(fed, target))
-                    fed = target
-                elif ended:
-                    return await decoder.final()
-                elif self._is_due(fed):
-                    await self._hypothesise(decoder, fed)
+                target = self._total if ended else self._total // self._part * self._part
+                if ended or self._is_due(target):
+                    if fed < target:
+                        await decoder.feed(self._slice(fed, target))
+                        fed = target
+                    elif ended:
+                        return await decoder.final()
+                    else:
+                        await self._hypothesise(decoder, fed)
                 else:
                     await self._signal.wait()
         finally:
             await decoder.discard()
 
     def _is_due(self, fed: int) -> bool:
-        """As many hops as the recogniser wants between two have been fed since the last hypothesis."""
-        return fed - self._hypothesised >= self._hop * self._hops
+        """As many hops as the recogniser wants between two have been heard since the last hypothesis."""
+        return fed - self._hypothesised >= max(self._part, round(self._hop * self.hops))
 
     async def _hypothesise(self, decoder: UtteranceDecoder, fed: int) -> None:
         try:
@@ -135,7 +144,7 @@ class Utterance:
             self._asking = None
         if hypothesis is None:
             return
-        self._hops = hypothesis.hops
+        self.hops = hypothesis.hops
         self._pass(fed)
         if self.end_sample is not None:
             return
@@ -145,7 +154,7 @@ class Utterance:
 
     def _pass(self, fed: int) -> None:
         """The hypothesis of this hop was made; those between it and the one before were not."""
-        self.hops_skipped += (fed - self._hypothesised) // self._hop - 1
+        self.hops_skipped += max(0, (fed - self._hypothesised) // self._hop - 1)
         self._hypothesised = fed
 
     def _slice(self, start: int, end: int) -> Pcm16:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from streaming.model import samples_of
 from streaming.ports import Pcm16
-from streaming.recogniser.policy import HypothesisPolicy, Piece, ends_sentence
+from streaming.recogniser.policy import HypothesisPolicy, Piece, Tail, ends_sentence, newest
 from streaming.transcript.agreement import agreed
 
 REST_SAMPLES = samples_of(250)
@@ -43,11 +43,11 @@ PREFIX_TOKENS_MAX = 200
 
 class Progress(msgspec.Struct, frozen=True):
     """What is known of an utterance. `cut`: its first sample that still needs decoding; `cut_words`: fixed words before
-    it; `tails`: what the newest windows heard after the fixed words; `language`: the one that they are in, `settled`:
+    it; `tails`: of the newest windows, oldest first; `language`: the one that they are in, `settled`:
     for this utterance, `certain`: for the stream."""
 
     fixed: tuple[Piece, ...] = ()
-    tails: tuple[tuple[Piece, ...], ...] = ()
+    tails: tuple[Tail, ...] = ()
     cut: int = 0
     cut_words: int = 0
     language: str | None = None
@@ -62,7 +62,7 @@ class Progress(msgspec.Struct, frozen=True):
     @property
     def words(self) -> tuple[Piece, ...]:
         """Everything the newest window heard."""
-        return self.fixed + (self.tails[-1] if self.tails else ())
+        return self.fixed + (self.tails[-1].words if self.tails else ())
 
 
 def echo_words(progress: Progress, tail: Sequence[Piece]) -> int:
@@ -85,19 +85,22 @@ def without_echo(progress: Progress, tail: Sequence[Piece]) -> tuple[Progress, t
     return progress, tuple(tail)
 
 
-def heard(progress: Progress, tail: Sequence[Piece]) -> Progress:
+def heard(progress: Progress, tail: Sequence[Piece], until: int) -> Progress:
     """Take in what a window heard while nothing may be fixed yet."""
-    return msgspec.structs.replace(progress, tails=(tuple(tail),))
+    return msgspec.structs.replace(progress, tails=(Tail(tuple(tail), until),))
 
 
 def advance(
     progress: Progress, tail: Sequence[Piece], policy: HypothesisPolicy, *, until: int, at_rest: bool
 ) -> Progress:
-    """Take in what a window heard after the fixed words; some becomes fixed. `until`, `at_rest`: see the policy."""
-    tails = (*progress.tails, tuple(tail))[-policy.windows :]
-    count = policy.fixed(tails, until=until, at_rest=at_rest)
+    """Take in what a window that ended at `until` heard after the fixed words; some becomes fixed. `at_rest`: see the
+    policy."""
+    tails = newest((*progress.tails, Tail(tuple(tail), until)), policy.span)
+    count = policy.fixed(tails, at_rest=at_rest)
     return msgspec.structs.replace(
-        progress, fixed=progress.fixed + tuple(tail[:count]), tails=tuple(words[count:] for words in tails)
+        progress,
+        fixed=progress.fixed + tuple(tail[:count]),
+        tails=tuple(Tail(tail.words[count:], tail.until) for tail in tails),
     )
 
 

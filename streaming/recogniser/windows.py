@@ -49,10 +49,10 @@ CROWD_WEIGHT = 0.1
 class _Utterance:
     """`fed_at`: when audio came last; `memory`: the engine's; `frames`: length of its window, None after a change."""
 
-    def __init__(self, spec: UtteranceSpec) -> None:
+    def __init__(self, spec: UtteranceSpec, parts: int) -> None:
         self.spec = spec
         self.memory: object = None
-        self.turns = Turns()
+        self.turns = Turns(parts)
         self.ended = False
         self.fed_at = 0.0
         self.samples = 0
@@ -93,6 +93,7 @@ class Windows:
         self._batch_max = capabilities.batch_max
         self._samples_max = 2 * samples_of(capabilities.utterance_ms_max)
         self._hop_s = capabilities.hop_ms / 1000
+        self._parts = capabilities.parts
         self._open: dict[int, _Utterance] = {}
         self._schedule = Schedule()
         self.costs = Costs()
@@ -168,8 +169,9 @@ class Windows:
                 answers.append(link.FinalReady(job.utterance, Final(result.hypothesis, result.context)))
                 continue
             utterance.memory, utterance.frames = result.memory, None
-            hops = utterance.turns.next(self._cadence.hops(utterance.spec.tenant))
-            hypothesis = msgspec.structs.replace(result.hypothesis, hops=hops) if hops > 1 else result.hypothesis
+            pace = self._cadence.hops(utterance.spec.tenant)
+            hops = utterance.turns.next(pace if self._parts > 1 else max(1, pace))
+            hypothesis = msgspec.structs.replace(result.hypothesis, hops=hops)
             answers += [link.PartialReady(job.utterance, request, hypothesis) for request in job.requests]
         return answers
 
@@ -210,7 +212,7 @@ class Windows:
                 partials[tenant] = partials.get(tenant, 0.0) + costs[frames] / self._hop_s
         busy, finals = self._spent.shares(seconds)
         self._usage.step(partials, finals, speaking)
-        self._cadence.step(self._usage.wants)
+        self._cadence.step(self._usage.wants, self._usage.each)
         return link.Load(
             utterances=len(self._open),
             busy=round(busy, 3),
@@ -252,7 +254,7 @@ class Windows:
             return [link.Refused("an utterance number was used twice")]
         if len(self._open) >= self._max:
             return [link.Lost(request.utterance, "no place is free")]
-        self._open[request.utterance] = _Utterance(request.spec)
+        self._open[request.utterance] = _Utterance(request.spec, self._parts)
         self._schedule.open(request.utterance, request.spec.tenant, alone=request.spec.alone)
         return []
 

@@ -56,16 +56,16 @@ class Sink(MemorySink):
             (TENANT, self._name), "transcript:partial", {"text": partial.stable, "segment_id": partial.segment_id}
         )
 
-    async def final(self, segment: Segment, *, committed_sample: int, context: bytes) -> None:
+    async def final(self, segment: Segment, *, committed_sample: int, context: bytes, speakers: bytes) -> None:
         while True:
             try:
-                event = await self._store.write(self._name, self._epoch, segment, committed_sample, context)
+                event = await self._store.write(self._name, self._epoch, segment, committed_sample, context, speakers)
                 break
             except Fenced:
                 raise
             except Unavailable:
                 await asyncio.sleep(0.2)
-        await super().final(segment, committed_sample=committed_sample, context=context)
+        await super().final(segment, committed_sample=committed_sample, context=context, speakers=speakers)
         if event is None:
             self._hub.resync(TENANT, self._name)
         else:

@@ -21,6 +21,7 @@ from streaming.model import SAMPLE_RATE, Capabilities, Final, Hypothesis, Partia
 from streaming.ports import UtteranceDecoder
 from streaming.protocol.frames import FrameReader
 from streaming.recogniser import link
+from streaming.recogniser.cadence import PARTS
 from streaming.recogniser.engine import Heard, Window
 from streaming.recogniser.windows import Windows, Work
 from streaming.utterance import Utterance
@@ -45,11 +46,13 @@ class Model(msgspec.Struct, frozen=True):
     padded_s: float = 0.0
     """All windows are padded to this; 0: to whole seconds."""
     places: int = LIMITS.worker_utterances_max
+    parts: int = PARTS
+    """1: captions are never quicker than a hop, as a worker without time to spare has them."""
 
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            name="office", model="office", languages=(), hop_ms=HOP_MS, agreement=2, holdback_words=0,
+            name="office", model="office", languages=(), hop_ms=HOP_MS, parts=self.parts, agreement=2, holdback_words=0,
             activity="speech", utterances_max=self.places, utterance_ms_max=LIMITS.utterance_ms_max,
             batch_max=self.batch_max,
         )  # fmt: skip

@@ -22,6 +22,7 @@ class StreamRow(msgspec.Struct):
     committed_sample: int = 0
     next_ordinal: int = 1
     context: bytes = b""
+    speakers: bytes = b""
     ended: bool = False
 
 
@@ -65,7 +66,7 @@ class Store:
         return msgspec.structs.replace(row)
 
     async def write(
-        self, name: str, epoch: int, segment: Segment, committed_sample: int, context: bytes
+        self, name: str, epoch: int, segment: Segment, committed_sample: int, context: bytes, speakers: bytes
     ) -> Event | None:
         """The logged event; None when this ordinal is there already. Raises `Fenced`, `Unavailable`."""
         await self._round_trip()
@@ -79,6 +80,7 @@ class Store:
         self.segments[name].append(segment)
         row.next_ordinal += 1
         row.context = context
+        row.speakers = speakers or row.speakers
         row.committed_sample = max(row.committed_sample, committed_sample)
         event = self._log(name, "transcript:final", segment.text, segment.segment_id)
         await self._answer()

@@ -11,7 +11,7 @@ from bench.metrics import FINAL, PARTIAL, Heard, Take, ms
 from bench.policies import WAYS, Confident, HoldBack, HoldTime, Nothing, Open, Way
 from bench.speech import Clip, Speaker
 from streaming.model import SAMPLE_RATE
-from streaming.recogniser.policy import Piece
+from streaming.recogniser.policy import Piece, Tail, newest
 from streaming.recogniser.whisper import HOP_MS, WhisperEngine
 from tests.support.models import ENGLISH
 from tests.support.synth import needs_espeak
@@ -24,21 +24,25 @@ def pieces(text: str, p: float = 1.0) -> list[Piece]:
     return [Piece(word, (), n * WORD, (n + 1) * WORD, p) for n, word in enumerate(text.split())]
 
 
+def tail(text: str, p: float = 1.0, until: int = 3 * WORD) -> Tail:
+    return Tail(tuple(pieces(text, p)), until)
+
+
 TAILS = st.lists(st.lists(st.sampled_from(["a", "b.", "c"]), max_size=5).map(" ".join), min_size=1, max_size=3)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 @given(TAILS, st.booleans(), st.floats(0, 1))
 def test_no_policy_fixes_more_than_was_heard(way: Way, tails: list[str], at_rest: bool, p: float) -> None:
-    newest = [pieces(tail, p) for tail in tails][-way.policy.windows :]
-    assert 0 <= way.policy.fixed(newest, until=8 * WORD, at_rest=at_rest) <= len(newest[-1])
+    heard = newest([tail(text, p, (8 + n) * WORD) for n, text in enumerate(tails)], way.policy.span)
+    assert 0 <= way.policy.fixed(heard, at_rest=at_rest) <= len(heard[-1].words)
 
 
 def test_what_each_fixes() -> None:
-    three = pieces("we moved it.")
+    three = "we moved it."
 
     def fixed(policy: HoldBack | HoldTime | Open | Nothing, until: int = 3 * WORD, *, at_rest: bool = False) -> int:
-        return policy.fixed([three] * policy.windows, until=until, at_rest=at_rest)
+        return policy.fixed([tail(three, until=until - policy.span), tail(three, until=until)], at_rest=at_rest)
 
     assert [fixed(HoldBack(n)) for n in (1, 2, 3, 4)] == [2, 1, 0, 0]
     assert fixed(HoldBack(2), at_rest=True) == 3
@@ -49,9 +53,10 @@ def test_what_each_fixes() -> None:
 
 def test_what_is_probable_and_lies_behind_needs_no_second_window() -> None:
     policy = Confident(0.9, 250)
-    assert policy.fixed([pieces("we moved it", 0.9)], until=3 * WORD, at_rest=False) == 2
-    assert policy.fixed([pieces("we moved it", 0.89)], until=3 * WORD, at_rest=False) == 0
-    assert policy.fixed([pieces("we moved it", 0.1)] * 2, until=3 * WORD, at_rest=False) == 2
+    assert policy.fixed([tail("we moved it", 0.9)], at_rest=False) == 2
+    assert policy.fixed([tail("we moved it", 0.89)], at_rest=False) == 0
+    before = tail("we moved it", 0.1, until=3 * WORD - policy.span)
+    assert policy.fixed([before, tail("we moved it", 0.1)], at_rest=False) == 2
 
 
 def test_sound_in_noise_and_far_away() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from streaming.errors import WorkerLost
 from streaming.limits import LIMITS
-from streaming.model import Final, Hypothesis, Partial, UtteranceSpec
+from streaming.model import Capabilities, Final, Hypothesis, Partial, UtteranceSpec
 from streaming.ports import Pcm16
 from streaming.utterance import Utterance
 from tests.fakes.recogniser import Call, Conduct, Losing, ToneDecoder, ToneRecogniser, prompt
@@ -204,12 +204,17 @@ def test_attempts_are_a_limit() -> None:
 class Busy(ToneRecogniser):
     """Wants hypotheses at every `hops`th hop only, and lets every request expire once where `late`."""
 
-    def __init__(self, hops: int = 1, *, late: bool = False) -> None:
+    def __init__(self, hops: float = 1, *, late: bool = False, parts: int = 1) -> None:
         super().__init__()
         self.hops = hops
+        self.parts = parts
         self.late = late
         self.expired = 0
         self.fed: list[int] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return msgspec.structs.replace(super().capabilities, parts=self.parts)
 
     async def open(self, spec: UtteranceSpec) -> "BusyDecoder":
         return BusyDecoder(self, await super().open(spec))
@@ -242,6 +247,18 @@ def test_hypotheses_thin_out_in_whole_hops(hops: int) -> None:
     assert first == hop, "the first one is not thinned out: nothing is known yet"
     assert {after - before for before, after in itertools.pairwise([first, *others])} == {hops * hop}
     assert take.utterance.hops_skipped == (take.recogniser.fed[-1] // hop) - len(take.recogniser.fed)
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_where_there_is_time_to_spare_they_come_at_parts_of_a_hop(parts: int) -> None:
+    take = Take(Busy(1 / parts, parts=parts))
+    assert texts(clock.run(take.recognise())) == WORDS
+    hop = take.recogniser.capabilities.hop_ms * 16
+    first, *others = take.recogniser.fed
+    assert first == hop, "nothing is known yet"
+    assert {after - before for before, after in itertools.pairwise([first, *others])} == {hop // parts}
+    assert take.utterance.hops_skipped == 0, "more than one a hop is more than was promised"
+    assert take.utterance.hops == 1 / parts, "the next utterance begins so"
 
 
 def test_what_expired_is_asked_again_over_newer_audio() -> None:

@@ -9,15 +9,20 @@ from hypothesis import strategies as st
 from streaming.recogniser.cadence import (
     CALM,
     CALM_STEPS,
+    EACH,
     FULL,
     HOPS_MAX,
+    PACE_MIN,
+    PARTS,
     QUARTERS,
+    SPARE,
     Cadence,
     Turns,
     Want,
     even_share,
     hops_within,
     on_time,
+    pace_of,
 )
 
 wants = st.dictionaries(
@@ -114,14 +119,68 @@ class TestCadence:
 class TestTurns:
     @given(st.lists(st.integers(QUARTERS, QUARTERS * HOPS_MAX), min_size=1, max_size=50))
     def test_whole_hops_that_keep_to_what_is_wanted(self, wanted: list[int]) -> None:
-        turns, given_away, owed = Turns(), 0, 0.0
+        turns, given_away, owed = Turns(1), 0.0, 0.0
         for quarters in wanted:
             hops = quarters / QUARTERS
             owed += hops
             given = turns.next(hops)
             given_away += given
             assert int(hops) <= given <= int(hops) + 1
+            assert given == int(given)
             assert 0 <= owed - given_away < 1
+
+    @given(st.lists(st.integers(1, 2 * PARTS), min_size=1, max_size=50))
+    def test_parts_of_a_hop_are_given_as_they_are(self, wanted: list[int]) -> None:
+        turns = Turns()
+        assert [round(turns.next(parts / PARTS) * PARTS, 6) for parts in wanted] == wanted
+
+
+class TestPace:
+    """`EACH` is 0.22 and `SPARE` 0.6 of the model's time."""
+
+    @pytest.mark.parametrize(
+        ("each", "streams", "pace"),
+        [
+            (0.01, 1, PACE_MIN),
+            (EACH / 2, 1, 0.5),
+            (EACH, 1, 1),
+            (0.5, 1, 1),
+            (0, 1, 1),
+            (SPARE / 20, 5, 0.25),
+            (SPARE / 20, 15, 0.75),
+            (SPARE / 20, 20, 1),
+            (SPARE / 20, 30, 1),
+        ],
+    )
+    def test_as_quick_as_there_is_room(self, each: float, streams: int, pace: float) -> None:
+        cadence = Cadence()
+        cadence.step({f"tenant {n}": Want(each) for n in range(streams)}, each)
+        assert cadence.hops("tenant 0") == pytest.approx(pace)
+        assert cadence.thinned == {}
+
+    def test_finals_come_first(self) -> None:
+        assert pace_of([Want(0.05, 0.6)], 0.05) == 1
+        assert pace_of([Want(0.05, 0.5)], 0.05) == pytest.approx(0.5)
+
+    def test_who_wants_little_stays_quick_beside_who_wants_too_much(self) -> None:
+        cadence = Cadence()
+        cadence.step({"many": Want(3.0, 0.3), "one": Want(0.05, 0.01)}, EACH / 2)
+        assert cadence.hops("one") == 0.5
+        assert cadence.hops("many") > 3
+        cadence.step({"many": Want(0.9), "one": Want(0.05)}, EACH / 2)
+        assert cadence.hops("one") == 1, "it would cost the others theirs"
+
+    @given(st.lists(wants, max_size=10), st.floats(0, 1))
+    def test_no_more_is_given_away_than_there_is(self, history: list[dict[str, Want]], each: float) -> None:
+        cadence = Cadence()
+        for wanted in history:
+            cadence.step(wanted, each)
+            quick = {tenant: want for tenant, want in wanted.items() if cadence.hops(tenant) < 1}
+            assert all(cadence.hops(tenant) >= PACE_MIN for tenant in quick)
+            taken = sum(want.partials / cadence.hops(tenant) + want.finals for tenant, want in quick.items())
+            assert taken <= FULL + 1e-6
+            if sum(want.total for want in wanted.values()) <= FULL:
+                assert taken <= SPARE + 1e-6
 
 
 class TestRoom:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HfTokenizer
 
 from streaming.recogniser.pieces import Heard, given_again, hypothesis_of, joined, pieces_of, unplaced
-from streaming.recogniser.policy import LocalAgreement, Piece
+from streaming.recogniser.policy import LocalAgreement, Piece, Tail
 from streaming.recogniser.rolling import Progress, advance
 from tests.support.models import ENGLISH
 
@@ -51,9 +51,11 @@ def test_the_words_that_are_fixed_are_the_text(text: str, data: st.DataObject) -
     tokens = tokenizer().encode(" " + text)
     steps = data.draw(st.lists(st.integers(0, 4), min_size=len(tokens), max_size=len(tokens)))
     progress, end = Progress(language="en", settled=True), 0
-    for step in steps:
+    for number, step in enumerate(steps):
         end = min(len(tokens), end + step)
-        progress = advance(progress, behind(progress, tokens[:end]), LocalAgreement(), until=0, at_rest=False)
+        progress = advance(
+            progress, behind(progress, tokens[:end]), LocalAgreement(), until=number * 16_000, at_rest=False
+        )
         fixed = [piece.text for piece in progress.fixed]
         assert text.split()[: len(fixed)] == fixed
     whole = [piece.text for piece in (*progress.fixed, *behind(progress, tokens))]
@@ -124,7 +126,7 @@ def test_given_words_that_did_not_fit_are_placed_as_far_as_they_did() -> None:
 
 def test_words_lie_inside_the_audio_in_order() -> None:
     words = (Piece("a", (), 8_000, 4_000, 1.2), Piece("b", (), 2_000, 99_000, 0.5), Piece("c", (), 99_000, 99_000, 0.5))
-    heard = hypothesis_of(Progress(fixed=words[:1], tails=(words[1:],), language="de"), 16_000, 32_000)
+    heard = hypothesis_of(Progress(fixed=words[:1], tails=(Tail(words[1:], 0),), language="de"), 16_000, 32_000)
     assert [(w.text, w.start_ms, w.end_ms) for w in heard.words] == [
         ("a", 1_500, 1_520),
         ("b", 1_500, 3_000),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.model import SAMPLE_RATE
-from streaming.recogniser.policy import LocalAgreement, Piece
+from streaming.recogniser.policy import LocalAgreement, Piece, Tail
 from streaming.recogniser.rolling import (
     PREFIX_TOKENS_MAX,
     REST_SAMPLES,
@@ -38,8 +38,8 @@ def pieces(text: str, at: int = 0) -> tuple[Piece, ...]:
 def after(*tails: str, at_rest: bool = True) -> Progress:
     """After windows that heard these tails, each behind what was fixed before it."""
     progress = Progress()
-    for tail in tails:
-        progress = advance(progress, pieces(tail), LocalAgreement(), until=0, at_rest=at_rest)
+    for number, tail in enumerate(tails):
+        progress = advance(progress, pieces(tail), LocalAgreement(), until=number * SAMPLE_RATE, at_rest=at_rest)
     return progress
 
 
@@ -82,7 +82,7 @@ def test_what_ends_the_window_is_not_cut_off() -> None:
 
 def test_given_words_do_not_fill_the_decoder() -> None:
     many = tuple(Piece("word", tuple(range(10)), n * WORD, (n + 1) * WORD, 1.0) for n in range(PREFIX_TOKENS_MAX))
-    progress = Progress(fixed=many, tails=(pieces("on", at=len(many) * WORD),))
+    progress = Progress(fixed=many, tails=(Tail(pieces("on", at=len(many) * WORD), 0),))
     cut = trimmed(progress, (len(many) + 1) * WORD, 1_000 * SAMPLE_RATE)
     assert sum(len(piece.tokens) for piece in cut.given) <= PREFIX_TOKENS_MAX
 
@@ -174,7 +174,7 @@ def test_rest_is_silence_for_a_while() -> None:
 
 
 def test_nothing_is_fixed_while_the_language_is_not_known() -> None:
-    progress = heard(heard(Progress(), pieces("wir sind.")), pieces("wir sind."))
+    progress = heard(heard(Progress(), pieces("wir sind."), WORD), pieces("wir sind."), 2 * WORD)
     assert (texts(progress.fixed), texts(progress.words)) == ("", "wir sind.")
 
 

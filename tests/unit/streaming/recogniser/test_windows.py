@@ -29,10 +29,11 @@ HOP_S = 0.4
 class Engine:
     """Only its numbers are asked."""
 
-    def __init__(self, utterances_max: int = 4, batch_max: int = 1) -> None:
+    def __init__(self, utterances_max: int = 4, batch_max: int = 1, parts: int = 1) -> None:
         self.capabilities = Capabilities(
             name="e", model="m", languages=(), hop_ms=round(1000 * HOP_S), agreement=0, holdback_words=0,
             activity="sound", utterances_max=utterances_max, utterance_ms_max=30_000, batch_max=batch_max,
+            parts=parts,
         )  # fmt: skip
 
     def load(self) -> None:
@@ -49,8 +50,10 @@ def second_of(utterance: int) -> link.Audio:
     return link.Audio(utterance, bytes(2 * SAMPLE_RATE))
 
 
-def opened(*utterances: int, utterances_max: int = 4, batch_max: int = 1, spec: UtteranceSpec = SPEC) -> Windows:
-    windows = Windows(Engine(utterances_max, batch_max))
+def opened(
+    *utterances: int, utterances_max: int = 4, batch_max: int = 1, spec: UtteranceSpec = SPEC, parts: int = 1
+) -> Windows:
+    windows = Windows(Engine(utterances_max, batch_max, parts))
     for utterance in utterances:
         assert windows.from_server(link.Open(utterance, spec), 0.0) == []
     return windows
@@ -283,6 +286,16 @@ class TestLoad:
                 assert isinstance(answer, link.PartialReady)
                 hops[work.jobs[0].utterance] = answer.hypothesis.hops
         assert hops in ({1: 2, 4: 1}, {1: 3, 4: 1})
+
+    @pytest.mark.parametrize(("parts", "hops"), [(1, 1), (4, 0.25)])
+    def test_who_could_have_more_is_told_with_its_partials(self, parts: int, hops: float) -> None:
+        windows = opened(parts=parts)
+        assert speak(windows, {1: "a"}, 0.01, 10).hops == {}, "nobody is thinned out"
+        tell(windows, link.AskPartial(1, 99))
+        begun(windows)
+        (answer,) = windows.done([Heard(EMPTY)], 10.0)
+        assert isinstance(answer, link.PartialReady)
+        assert answer.hypothesis.hops == hops
 
     def test_who_is_silent_wants_nothing(self) -> None:
         windows = opened()
