@@ -34,6 +34,10 @@ class Action(Enum):
     READ = "read"
     RECORD = "record"
     """Start a stream or take one over."""
+    EDIT = "edit"
+    """Correct what was recognised, name speakers, enrol and delete voices."""
+    REREAD = "reread"
+    """Have kept audio read once more, which takes a core for some time."""
 
 
 class RecordingRef(msgspec.Struct, frozen=True):

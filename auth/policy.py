@@ -10,7 +10,14 @@ Pure. Invariant: no path returns normally for a resource of another tenant.
 from auth.errors import Forbidden, NotFound
 from auth.model import Action, Identity, RecordingRef, Resource, Role, TenantRef, UserRef, Visibility
 
-RECORDERS = frozenset({Role.OWNER, Role.ADMIN, Role.MEMBER})
+WRITERS = frozenset({Role.OWNER, Role.ADMIN, Role.MEMBER})
+OPERATORS = frozenset({Role.OWNER, Role.ADMIN})
+ROLES = {
+    Action.RECORD: (WRITERS, "record"),
+    Action.EDIT: (WRITERS, "change what is there"),
+    Action.REREAD: (OPERATORS, "have recordings read again"),
+}
+"""Who may do what not everybody may, and how that is said to the others."""
 
 
 def access(who: Identity, action: Action, what: Resource) -> None:
@@ -24,5 +31,6 @@ def access(who: Identity, action: Action, what: Resource) -> None:
             raise NotFound("There is nothing here by that name.")
         case RecordingRef() | TenantRef() | UserRef():
             pass
-    if action is Action.RECORD and who.role not in RECORDERS:
-        raise Forbidden(f"The role {who.role.value} may watch and search but not record.")
+    allowed, doing = ROLES.get(action, (frozenset(Role), ""))
+    if who.role not in allowed:
+        raise Forbidden(f"The role {who.role.value} may watch and search but not {doing}.")

@@ -39,7 +39,7 @@ from server.rooms.redisbus import RedisBus
 from server.store.feed import Event, Head
 from streaming.errors import NotFound, PayloadTooLarge
 from streaming.limits import LIMITS
-from streaming.protocol.messages import ClientMessage, EngineInfo, RecordingChunk
+from streaming.protocol.messages import ClientMessage, EngineInfo, RecordingChunk, SpeakersInfo
 from streaming.protocol.offsets import OffsetLedger
 
 TENANT, USER = "bench", "bench"
@@ -162,7 +162,13 @@ class Composed:
             authenticate=authenticate,
             handlers=Rooms(self._hub, media),  # type: ignore[arg-type]
             hub=self._hub,
-            board=StatusBoard(engine=engine, vectors=lambda: False, alignment=lambda: (), tasks=lambda: ()),
+            board=StatusBoard(
+                engine=engine,
+                vectors=lambda: False,
+                alignment=lambda: (),
+                speakers=lambda: SpeakersInfo(state="off"),
+                tasks=lambda: (),
+            ),
             origins=[],
             limits=LIMITS,
             client_manager=BoundedRedisManager(self._bus) if self._bus else BoundedManager(),

@@ -6,4 +6,4 @@ UV=$(scripts/uv.sh)
 compile() { "$UV" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header "$@"; }
 compile "$@" --no-emit-package parlance-client --override requirements/overrides.txt pyproject.toml -o requirements/core.txt
 compile "$@" --no-emit-package parlance-client --group dev -c requirements/core.txt --override requirements/overrides.txt -o requirements/dev.txt
-compile "$@" requirements/models.in -o requirements/models.txt
+compile "$@" --override requirements/overrides-models.txt requirements/models.in -o requirements/models.txt

@@ -40,11 +40,13 @@ from server.jobs.queue import JobRunner
 from server.jobs.retention import Retention
 from server.lifecycle import Components, StopRequest, first_of, open_database, secret_of
 from server.live.desk import Desk
+from server.live.speakers import LiveSpeakers
 from server.media.audiolog import MediaStore
 from server.media.playback import Playback
 from server.media.ports import Media
 from server.media.shared import shared_media
 from server.recognition import Recognition
+from server.rereading import Rereading
 from server.rooms.bus import ALONE, RoomKey
 from server.rooms.hub import Hub
 from server.rooms.manager import BoundedManager, BoundedRedisManager
@@ -132,6 +134,8 @@ class App:
             limits=LIMITS,
         )
         self.jobs = JobRunner(self.database.connect, [index_handler(self.database, index, self.enrichment.indexed)])
+        diariser = self.enrichment.diariser
+        self.speakers = None if diariser is None else LiveSpeakers(diariser, self.database, self.hub, LIMITS)
         self.desk = Desk(
             database=self.database,
             media=media,
@@ -139,16 +143,19 @@ class App:
             bus=self.bus or ALONE,
             committer=self.committer,
             engines=self.recognition.engines,
+            speakers=self.speakers,
             node=node,
             abandon_ms=config.abandon_ms,
             limits=LIMITS,
         )
         if self.bus is not None:
             self.bus.on_fence = self.desk.fence
+        self._wire_second_pass(media, playback, node)
         self.board = StatusBoard(
             engine=self.recognition.info,
             vectors=lambda: self.enrichment.vectors,
             alignment=lambda: self.enrichment.languages,
+            speakers=lambda: self.enrichment.speakers,
             tasks=self.tasks,
         )
         handlers = Handlers(
@@ -182,6 +189,19 @@ class App:
             self.bus.ears, self.bus.on_up = self.hub, self.marks.soon
             self.readiness.missing.add("redis")
 
+    def _wire_second_pass(self, media: Media, playback: Playback, node: str) -> None:
+        self.rereading = Rereading(
+            self.config,
+            enrichment=self.enrichment,
+            recognition=self.recognition,
+            database=self.database,
+            media=media,
+            playback=playback,
+            hub=self.hub,
+            node=node,
+            limits=LIMITS,
+        )
+
     def _wire_doors(self, media: Media, playback: Playback) -> None:
         self.web = web.Application(middlewares=[boundary], client_max_size=LIMITS.http_body_bytes_max)
         self.web.on_response_prepare.append(add_headers)
@@ -190,16 +210,19 @@ class App:
             authenticate=self.authenticate,
             database=self.database,
             media=media,
+            announcer=self.hub,
             readiness=self.readiness,
             page_folder=PAGE_FOLDER,
             playback=playback,
+            speaker_model=self.enrichment.speaker_model,
+            reread=self.rereading.nudge if self.rereading.enabled else None,
         ).attach(self.web)
         self.events = EventDoors(authenticate=self.authenticate, database=self.database, hub=self.hub, limits=LIMITS)
         self.events.attach(self.web)
 
     def tasks(self) -> list[StatusTask]:
         """Long work of the server on itself."""
-        return [*self.recognition.tasks, *self.enrichment.tasks]
+        return [*self.recognition.tasks, *self.enrichment.tasks, *self.rereading.tasks]
 
     def probes(self) -> dict[str, Probe]:
         """What `/readyz` looks at."""
@@ -267,11 +290,7 @@ async def run(config: Config) -> int:
             if app.storage is not None:
                 await app.storage.answers()
             await app.recognition.engines.ready()
-            components.start("desk", app.desk.run())
-            components.start("whisper", app.recognition.fetch())
-            components.start("enrichment", app.enrichment.run())
-            components.start("board", app.board.run(app.sockets.tell_status))
-            components.start("watch", watch(app.readiness, app.probes()))
+            _start_work(app, components)
             app.readiness.missing.discard("start")
             _tell_ready(await app.login_url(), app.recognition.info())
             await stop.wait()
@@ -298,6 +317,18 @@ async def run(config: Config) -> int:
             await postgres.stop()
         app.executor.shutdown(wait=True)
     return 1 if failed else 0
+
+
+def _start_work(app: App, components: Components) -> None:
+    """Streams, and what works behind them."""
+    if app.speakers is not None:
+        components.start("speakers", app.speakers.run())
+    components.start("desk", app.desk.run())
+    components.start("whisper", app.recognition.fetch())
+    components.start("enrichment", app.enrichment.run())
+    components.start("second pass", app.rereading.run())
+    components.start("board", app.board.run(app.sockets.tell_status))
+    components.start("watch", watch(app.readiness, app.probes()))
 
 
 def _listen(config: Config) -> socket.socket:

@@ -36,13 +36,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`model`: a Whisper by name or folder, None takes the best one that is here, by `tier` (`server.models.tiers`);
     `devices`: where it runs, a worker process on each, such as `cuda:0,cuda:1`; `compute_type`: how (CTranslate2 knows
     the names), `final_model`: another Whisper that writes the finals, behind what is stable already; `models_env`: the
-    models environment's folder, "off", or None for `.venv-models` beside the program; `align_model`, `embedding_model`:
-    a folder or a name on the hub, None takes the default; `remote_*`: an OpenAI-compatible service that makes the final
-    text for these tenants ("*": all). `public_url`: how browsers reach the server, when a proxy stands before it.
-    `origins`: pages of other origins that may open sockets; the server's own is always allowed.
-    `redis_url`: what is told in rooms reaches the other nodes through it; `storage_url`: `file:///folder` or
-    `s3://bucket/prefix` that all nodes share for kept audio. `events_days`: how long the event logs reach back, 0 for
-    ever. `connections_per_*`: of one node. `trusted_proxies`: networks whose X-Forwarded-For is believed."""
+    models environment's folder, "off", or None for `.venv-models` beside the program; `align_model`,
+    `diarisation_model`, `embedding_model`: a folder or a name on the hub, None takes the default; `speakers`: "off"
+    tells nobody apart;
+    `second_pass`: "off" reads no kept audio again, `pass_minutes`: between two passes over a recording that goes on;
+    `remote_*`: an OpenAI-compatible service that makes the final text for these tenants ("*": all). `public_url`: how
+    browsers reach the server, when a proxy stands before it. `origins`: pages of other origins that may open sockets;
+    the server's own is always allowed. `redis_url`: what is told in rooms reaches the other nodes through it;
+    `storage_url`: `file:///folder` or `s3://bucket/prefix` that all nodes share for kept audio. `events_days`: how long
+    the event logs reach back, 0 for ever. `connections_per_*`: of one node. `trusted_proxies`: networks whose
+    X-Forwarded-For is believed."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -57,6 +60,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     offline: bool = False
     models_env: str | None = None
     align_model: str | None = None
+    diarisation_model: str | None = None
+    speakers: str = "auto"
+    second_pass: str = "auto"  # noqa: S105 - no secret
+    pass_minutes: int = 5
     embedding_model: str | None = None
     remote_url: str | None = None
     remote_key: str | None = None
@@ -171,6 +178,12 @@ def _relations(config: Config) -> None:
         refuse("engine", f"{config.engine!r} is none of auto, pocketsphinx, whisperx, or package.module:Engine")
     if config.tier not in TIERS:
         refuse("tier", f"{config.tier!r} is none of {', '.join(TIERS)}")
+    if config.second_pass not in ("auto", "off"):
+        refuse("second_pass", f"{config.second_pass!r} is neither auto nor off")
+    if not 1 <= config.pass_minutes <= 720:
+        refuse("pass_minutes", f"{config.pass_minutes} is not between 1 and 720")
+    if config.speakers not in ("auto", "off"):
+        refuse("speakers", f"{config.speakers!r} is neither auto nor off")
     if not re.fullmatch(DEVICES, config.devices):
         refuse("devices", f"{config.devices!r} is neither auto nor a list of cpu, cuda, cuda:0, cuda:1, ...")
     if config.remote_url is not None and not config.remote_url.startswith(("http://", "https://")):

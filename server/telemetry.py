@@ -35,6 +35,41 @@ class RecogniserMetrics:
         )  # fmt: skip
 
 
+class SpeakerMetrics:
+    """Who spoke, live."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.labelled = Counter(
+            "parlance_finals_labelled", "Finals that said who spoke when they were committed", registry=registry
+        )
+        self.revisions = Counter(
+            "parlance_speaker_revisions", "Segments told again because somebody else spoke, or several people",
+            registry=registry,
+        )  # fmt: skip
+        self.unheard = Counter(
+            "parlance_speech_unheard_seconds", "Speech that the diariser did not hear", registry=registry
+        )
+        self.lag_seconds = Histogram(
+            "parlance_listener_lag_seconds", "Age of the oldest speech that the diariser was not asked about",
+            buckets=LATENCY_BUCKETS, registry=registry,
+        )  # fmt: skip
+
+
+class PassMetrics:
+    """The second pass over kept audio."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.pieces = Counter("parlance_pass_pieces", "Pieces of kept audio that were read again", registry=registry)
+        self.merged = Counter("parlance_passes", "Second passes put into transcripts", registry=registry)
+        self.discarded = Counter(
+            "parlance_passes_discarded", "Second passes that heard less than what was there", registry=registry
+        )
+        self.behind_seconds = Gauge(
+            "parlance_pass_behind_seconds", "How long the oldest recording waits for its second pass",
+            registry=registry,
+        )  # fmt: skip
+
+
 class Metrics:
     """Every metric, with its unit last in its name. One registry per process."""
 
@@ -49,6 +84,7 @@ class Metrics:
             "parlance_hypotheses_skipped", "Partial hypotheses skipped because the recogniser was behind",
             registry=self.registry,
         )  # fmt: skip
+        self.speakers: Final = SpeakerMetrics(self.registry)
         self.events_sent = Counter("parlance_events_sent", "Events put into sockets", registry=self.registry)
         self.slow_consumers = Counter(
             "parlance_slow_consumers", "Sockets cut off because they did not read", registry=self.registry
@@ -78,6 +114,7 @@ class Metrics:
         self.worker_restarts = Counter(
             "parlance_worker_restarts", "Worker processes started again", registry=self.registry
         )
+        self.passes: Final = PassMetrics(self.registry)
         self.recogniser: Final = RecogniserMetrics(self.registry)
         self.lag_seconds = Histogram(
             "parlance_lag_seconds", "Received but not yet processed audio, sampled at each acknowledgement",

@@ -4,6 +4,7 @@
     ├── BadRequest            bad_request          malformed input; `field` names the culprit
     ├── NotFound              not_found            absent, or not the caller's to see
     ├── Conflict              conflict             the state does not allow it
+    │   └── Outdated                               made from an old revision; `expected` is the present one
     ├── OffsetMismatch        offset_mismatch      `expected` says where to continue
     ├── CreditExceeded        credit_exceeded      more bytes than the granted credit
     ├── StreamEnded           stream_ended         the stream is over for good
@@ -51,6 +52,14 @@ class NotFound(ParlanceError):
 
 class Conflict(ParlanceError):
     code = "conflict"
+
+
+class Outdated(Conflict):
+    """`expected`: the revision that is there now."""
+
+    def __init__(self, message: str, *, expected: int) -> None:
+        super().__init__(message, field="rev")
+        self.expected = expected
 
 
 class OffsetMismatch(ParlanceError):

@@ -220,6 +220,34 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vectors of 1,024 floats is 256 KiB."""
     worker_calls_max: int = 64
     """Calls that wait for one such worker: each is a search or a background batch."""
+    diariser_window_ms_max: int = 70_000
+    """One call to a diariser. Live windows are far shorter; a piece of a second pass, and 10 s before it by which its
+    speakers are known again, are 2.1 MiB and fit into a call."""
+    diariser_hop_ms: int = 2_000
+    """Speech between two windows of one live stream, where no utterance ends before. Error rates of 26 composed
+    conversations, settled and shown, and CPU a second of talk: 1 s: 0.100, 0.145, 0.12 s; 1.5 s: 0.123, 0.160, 0.08 s;
+    2 s: 0.109, 0.140, 0.06 s; 3 s: 0.122, 0.159, 0.04 s. (The draws differ by as much as 1 s and 2 s.)"""
+    diariser_stall_ms: int = 60_000
+    """One window takes 0.1 s alone and gets a hundredth of a machine that is busy with captions: it has nice 19."""
+    listener_ring_ms: int = 16_000
+    """Audio of a live stream that the diariser may still want: a window of 6 s, and what comes while it is behind.
+    Half a MiB for each stream that speaks."""
+    listener_finals_max: int = 64
+    """Finals of one stream that wait until it is settled who spoke: minutes of talk, and that takes seconds."""
+    listener_end_ms: int = 10_000
+    """For the last window of a stream that has ended; its end was announced before."""
+    speaker_findings_max: int = 1_024
+    """What a node's listeners found out and the database does not have yet: 1,024 x some 10 kB (voices, turns), at 200
+    streams a minute and a half of a lost database."""
+    speakers_max: int = 16
+    """Labels of one recording; who would be the 17th gets the nearest one. A meeting of more is rare, and every label
+    too many makes all others worse."""
+    speaker_turns_ms_max: int = 300_000
+    """Turns that a live stream remembers: ten of its longest utterances."""
+    voices_per_tenant_max: int = 1_000
+    """Enrolled voices: a company's people. 1,000 x 192 floats are 0.8 MiB for each live stream, 1 ms for each look."""
+    voice_clean_ms_min: int = 5_000
+    """Speech without others from which a voice is enrolled: of less, vectors of one person differ like two people's."""
     align_stall_ms: int = 180_000
     """One final at the alignment worker: 30 s of audio take 4 s with a base model and 17 s with a large one, which is
     loaded first (a minute from a slow disk), on a machine that is busy with captions."""
@@ -230,6 +258,21 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     align_age_s_max: int = 86_400
     """Older finals are left as they are: weights that arrive today shall not grind through an archive, which costs
     0.14 s of CPU for each second of talk."""
+    pass_piece_ms_min: int = 20_000
+    """A piece of the second pass: at least so long that Whisper's window of 30 s is mostly full."""
+    pass_piece_ms_max: int = 60_000
+    """What a lost worker costs at most: 1.9 MiB of audio, about a minute of a core with a large model."""
+    pass_stall_ms: int = 1_800_000
+    """One piece at the pass worker, which gets what live captions leave of one core, and loads its model first."""
+    pass_idle_ms: int = 60_000
+    """The pass worker ends after so long without work: with torch and a model it takes 1 GB and more."""
+    pass_tries_max: int = 3
+    """Tries of a piece before its recording is set aside: each may have cost a worker."""
+    pass_merges_max: int = 5
+    """Times that a pass is merged again because somebody changed the transcript meanwhile; then it waits a minute."""
+    pass_age_s_max: int = 7 * 86_400
+    """Older recordings are read again only when somebody asks: a setting that is switched on shall not grind through an
+    archive. A server that was off for a week-end goes on."""
     remote_final_ms_max: int = 8_000
     """A final waits this long for the remote service, all tries together, then the local text is taken. Services answer
     30 s of speech in 1 to 3 s; a reader who sees the partial does not miss the final for a few seconds."""
@@ -353,6 +396,12 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     # --- text -------------------------------------------------------------------------------------------------
     title_chars_max: int = 200
+    name_chars_max: int = 100
+    """Of a speaker or a voice, as of a user: the CHECK of the tables."""
+    edit_chars_max: int = 4_000
+    edit_words_max: int = 500
+    """A segment's text, as a person writes it: 30 s of the fastest talk are 150 words. Finding which words are the same
+    takes 30 ms for 500."""
     marker_chars_max: int = 200
     id_chars_max: int = 100
     token_chars_max: int = 4_096
@@ -406,6 +455,10 @@ def check(limits: Limits) -> Limits:
     assert limits.worker_stall_ms_min <= limits.worker_stall_ms
     assert limits.worker_load_tenants_max * (4 * limits.id_chars_max + 50) <= limits.worker_frame_bytes_max
     assert limits.call_bytes_max >= 2 * limits.utterance_ms_max * 32, "an utterance and its words fit into a call"
+    assert limits.listener_ring_ms * 32 <= 512 * KIB, "what a listener holds of one stream"
+    assert 2 * limits.pass_piece_ms_min < limits.pass_piece_ms_max, "there is room to look for a silence"
+    assert limits.pass_piece_ms_max >= 2 * limits.utterance_ms_max, "utterances stay whole"
+    assert limits.call_bytes_max >= 2 * limits.pass_piece_ms_max * 32, "a piece fits into a call"
     assert limits.align_batch_max <= 200, "PROTOCOL.md: at most 200 segments a revision"
     assert limits.database_acquire_ms_max <= limits.handler_ms_max, "a handler's deadline holds"
     assert limits.answers_waiting_bytes_max + limits.answer_bytes_max < limits.outbox_bytes_max, "an answer finds room"

@@ -1,6 +1,7 @@
 """The life of a stream: encoded bytes from the tape, through decoding, endpointing and recognition, to final segments.
 
     tape -> AudioDecoder -> frames -> Leveller -> SpeechDetector -> Endpointer -> Utterance (own task) -> sink
+                               +----> Listener: who speaks, beside everything else
 
 Policy: the next utterance may be recognised while the previous one is being finished (at most
 `utterances_unfinished_max`), but finals are committed strictly in order. `committed_sample` only moves past audio that
@@ -26,7 +27,18 @@ from streaming.audio.prepare import LOOK_FRAMES, leveller_for
 from streaming.audio.window import AudioWindow
 from streaming.errors import DecodeFailed
 from streaming.limits import Limits
-from streaming.model import FRAME_SAMPLES, SAMPLE_RATE, AudioFormat, Final, Hypothesis, Part, UtteranceSpec, samples_of
+from streaming.listener import Listener
+from streaming.model import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    AudioFormat,
+    Final,
+    Hypothesis,
+    Part,
+    Partial,
+    UtteranceSpec,
+    samples_of,
+)
 from streaming.ports import Pcm16, Recogniser, SpeechDetector, TranscriptSink
 from streaming.tape import Mark, MarkKind, Tape
 from streaming.utterance import Utterance
@@ -129,10 +141,12 @@ class Pipeline:
         detector: SpeechDetector,
         sink: TranscriptSink,
         limits: Limits,
+        listener: Listener | None = None,
         on_parts: Callable[[list[Part]], None] | None = None,
         aside: Aside = at_once,
     ) -> None:
-        """`on_parts` gets the places at which decoding may begin, as they are met; `aside` runs the decoder.
+        """`listener`: hears everything from `lead_in` on and knows who speaks, None: nobody asks; `on_parts` gets the
+        places at which decoding may begin, as they are met; `aside` runs the decoder.
 
         Raises what `decoder_for` raises."""
         self._plan = plan
@@ -142,6 +156,7 @@ class Pipeline:
         self._leveller = leveller_for(recogniser.capabilities.activity)
         self._sink = sink
         self._limits = limits
+        self._listener = listener
         self._on_parts = on_parts
         self._aside = aside
         self._decoder = decoder_for(plan.format, plan.decode_start)
@@ -165,6 +180,7 @@ class Pipeline:
         self._open_starts: list[int] = []
         self._ordinal = plan.next_ordinal
         self._hops_skipped = 0
+        self._hops = 1.0
 
     @property
     def progress(self) -> Progress:
@@ -244,12 +260,17 @@ class Pipeline:
             frame = audio[at : at + FRAME_SAMPLES]
             heard = self._leveller.take(frame)
             if self._lead_in.position < self._plan.start_sample:
-                self._lead_in.step(self._detector.is_speech(heard, in_speech=self._lead_in.in_speech))
+                speech = self._detector.is_speech(heard, in_speech=self._lead_in.in_speech)
+                self._lead_in.step(speech)
+                if self._listener is not None:
+                    self._listener.hear(frame, speech=speech)
                 continue
             self._window.append(frame)
             if self._utterance is not None:
                 self._utterance.feed(heard)
             speech = self._detector.is_speech(heard, in_speech=self._endpointer.in_speech)
+            if self._listener is not None:
+                self._listener.hear(frame, speech=speech)
             await self._apply(self._endpointer.step(speech), group)
             self._window.drop_before(self._window.end_sample - LOOKBACK_SAMPLES)
 
@@ -260,6 +281,8 @@ class Pipeline:
             elif self._utterance is not None:
                 self._utterance.end(effect.sample)
                 self._utterance = None
+                if self._listener is not None:
+                    self._listener.hurry()
 
     async def _begin(self, sample: int, group: asyncio.TaskGroup) -> None:
         await self._unfinished.acquire()
@@ -275,7 +298,13 @@ class Pipeline:
             task=self._plan.task,
             words=self._plan.words,
         )
-        utterance = Utterance(spec, recogniser=self._recogniser, on_partial=self._sink.partial, limits=self._limits)
+        utterance = Utterance(
+            spec,
+            recogniser=self._recogniser,
+            on_partial=self._show,
+            limits=self._limits,
+            hops=self._hops,
+        )
         held = self._window.slice(sample, self._window.end_sample)
         if len(held):
             utterance.feed(self._leveller.at_level(held))
@@ -304,6 +333,7 @@ class Pipeline:
             await before.wait()
         final = await utterance.run(self._context)
         self._hops_skipped += utterance.hops_skipped
+        self._hops = utterance.hops
         # What is not committed leaves no trace, and a final that took long does not set the context back.
         if final is not None and final.hypothesis.words and number > self._context_from:
             self._context, self._context_from = final.context, number
@@ -328,8 +358,19 @@ class Pipeline:
                 self._sink.partial(cleared)
             return
         context = self._context if final is None else final.context
-        await self._sink.final(segment, committed_sample=utterance.end_sample, context=context)
+        speakers = b""
+        if self._listener is not None:
+            segment = msgspec.structs.replace(segment, speaker=self._listener.speaker_of(segment.words))
+            speakers = self._listener.state
+        await self._sink.final(segment, committed_sample=utterance.end_sample, context=context, speakers=speakers)
+        if self._listener is not None:
+            self._listener.committed(segment)
         self._ordinal += 1
+
+    def _show(self, partial: Partial) -> None:
+        if self._listener is not None:
+            partial = msgspec.structs.replace(partial, speaker=self._listener.speaker_of(partial.words))
+        self._sink.partial(partial)
 
     async def _report_flush(
         self, marker: str, previous: "asyncio.Future[None] | None", done: "asyncio.Future[None]"

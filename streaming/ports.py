@@ -78,11 +78,12 @@ class TranscriptSink(Protocol):
         """Offer a partial; never waits."""
         ...
 
-    async def final(self, segment: Segment, *, committed_sample: int, context: bytes) -> None:
+    async def final(self, segment: Segment, *, committed_sample: int, context: bytes, speakers: bytes) -> None:
         """Commit, then announce. Returns after the commit; waits out a lost database.
 
-        `committed_sample`: audio before it needs no further work; `context`: of the engine, for whoever goes on from
-        there. Raises `Fenced` when the stream was taken over."""
+        `committed_sample`: audio before it needs no further work; `context`: of the engine, `speakers`: of the
+        listener (empty: none listens here), for whoever goes on from there. Raises `Fenced` when the stream was taken
+        over."""
         ...
 
     def flushed(self, marker: str) -> None:

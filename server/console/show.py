@@ -90,7 +90,8 @@ class LiveCaptions:
 
 def caption(event: Event) -> Text:
     """A `transcript:partial` with the part that may still change dimmed."""
-    mark = f"[{clock(int(event.body.get('start_ms', 0)))}] "
+    speaker = event.body.get("speaker")
+    mark = f"[{clock(int(event.body.get('start_ms', 0)))}] " + (f"{speaker}: " if speaker else "")
     return Text.assemble(mark, str(event.body.get("stable", "")), (str(event.body.get("unstable", "")), "dim"))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from streaming.protocol.messages import EngineInfo, ServerStatus, StatusTask
+from streaming.protocol.messages import EngineInfo, ServerStatus, SpeakersInfo, StatusTask
 
 LOOK_S = 1.0
 
@@ -23,18 +23,23 @@ class StatusBoard:
         engine: Callable[[str], EngineInfo],
         vectors: Callable[[], bool],
         alignment: Callable[[], Sequence[str]],
+        speakers: Callable[[], SpeakersInfo],
         tasks: Callable[[], Sequence[StatusTask]],
     ) -> None:
         self.engine = engine
+        self.speakers = speakers
         self._vectors = vectors
         self._alignment = alignment
         self._tasks = tasks
 
     def status(self, tenant_name: str) -> ServerStatus:
+        speakers = self.speakers()
         return ServerStatus(
             engine=self.engine(tenant_name),
             vectors=self._vectors(),
             alignment=list(self._alignment()),
+            speakers=speakers.state == "ready",
+            speakers_notice=speakers.notice,
             tasks=list(self._tasks()),
         )
 

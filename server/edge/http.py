@@ -1,34 +1,34 @@
-"""The HTTP doors: health, metrics, signing in, the library, the page. Kept audio and tickets are in `media`.
+"""The HTTP doors: health, metrics, signing in, the page. Recordings are in `library`, who speaks in them in `people`,
+kept audio and tickets in `media`.
 
 Errors are RFC 9457 problem details with the codes of the protocol. A recording that the caller may not see is answered
 like one that is not there.
 """
 
-import base64
-import binascii
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from auth.model import Action, Identity
-from auth.policy import access
+from auth.model import Identity
 from server.edge.authenticate import Authenticator
 from server.edge.callers import bearer, json_body
 from server.edge.decode import convert
+from server.edge.doors import Doors, json_answer
 from server.edge.errors import as_known, problem
+from server.edge.library import LibraryDoors
 from server.edge.media import MediaDoors
+from server.edge.people import PeopleDoors
 from server.health import Readiness
 from server.media.playback import Playback
 from server.media.ports import Media
-from server.store import feed, recordings, segments
+from server.store.commits import Announcer
 from server.store.pool import Database
 from server.telemetry import METRICS
-from streaming.errors import BadRequest, NotFound, PayloadTooLarge
+from streaming.errors import NotFound, PayloadTooLarge
 from streaming.limits import LIMITS
 from streaming.protocol.messages import ClientMessage
 
@@ -62,13 +62,19 @@ class Http:
         authenticate: Authenticator,
         database: Database,
         media: Media,
+        announcer: Announcer,
         readiness: Readiness,
         page_folder: Path,
         playback: Playback | None = None,
+        speaker_model: Callable[[], str | None] = lambda: None,
+        reread: Callable[[], None] | None = None,
     ) -> None:
-        """`playback`: shared with others that read kept audio; None: one of its own."""
+        """`playback`: shared with others that read kept audio; None: one of its own. `speaker_model`: of the diariser
+        that works now. `reread`: a second pass was asked for; None where there is none."""
         self._authenticate = authenticate
-        self._database = database
+        doors = Doors(authenticate=authenticate, database=database, announcer=announcer)
+        self._library = LibraryDoors(doors, reread)
+        self._people = PeopleDoors(doors, speaker_model)
         self._media = MediaDoors(
             authenticate=authenticate, database=database, media=media, playback=playback or Playback(media)
         )
@@ -83,13 +89,11 @@ class Http:
                 web.get("/metrics", self._metrics),
                 web.post("/v1/auth/link", self._link),
                 web.post("/v1/auth/refresh", self._refresh),
-                web.get("/v1/recordings", self._recordings),
-                web.get("/v1/recordings/{id}", self._recording),
-                web.get("/v1/recordings/{id}/transcript.json", self._transcript_json),
-                web.get("/v1/recordings/{id}/transcript.txt", self._transcript_txt),
                 web.get("/", self._index),
             ]
         )
+        self._library.attach(app)
+        self._people.attach(app)
         self._media.attach(app)
         assets = self._page / "assets"
         if assets.is_dir():
@@ -118,55 +122,12 @@ class Http:
         return web.FileResponse(index, headers={"Cache-Control": "no-cache"})
 
     # --- identity ---------------------------------------------------------------------------------------------
-    async def _who(self, request: web.Request) -> Identity:
-        return await bearer(request, self._authenticate)
-
     async def _link(self, request: web.Request) -> web.Response:
         given: LoginCode = convert(await json_body(request), LoginCode)
         return _session(*await self._authenticate.redeem(given.code))
 
     async def _refresh(self, request: web.Request) -> web.Response:
-        return _session(*self._authenticate.token(await self._who(request)))
-
-    # --- the library ------------------------------------------------------------------------------------------
-    async def _recordings(self, request: web.Request) -> web.Response:
-        who = await self._who(request)
-        limit = _limit(request.query.get("limit", "50"))
-        before = _decode_cursor(request.query["cursor"]) if "cursor" in request.query else None
-        async with self._database.tenant_tx(who.tenant_id) as connection:
-            rows = await recordings.newest(connection, who.tenant_id, who.user_id, before=before, limit=limit + 1)
-        body: dict[str, Any] = {"recordings": [row.wire() for row in rows[:limit]]}
-        if len(rows) > limit:
-            body["next_cursor"] = _encode_cursor((rows[limit - 1].started_at, rows[limit - 1].recording_id))
-        return _ok(body)
-
-    async def _readable(self, connection: Any, who: Identity, request: web.Request) -> recordings.RecordingRow:
-        row = await recordings.get(connection, who.tenant_id, request.match_info["id"])
-        access(who, Action.READ, row.ref)
-        return row
-
-    async def _recording(self, request: web.Request) -> web.Response:
-        who = await self._who(request)
-        async with self._database.tenant_tx(who.tenant_id) as connection:
-            row = await self._readable(connection, who, request)
-        return _ok({"recording": row.wire()})
-
-    async def _transcript_json(self, request: web.Request) -> web.Response:
-        who = await self._who(request)
-        async with self._database.tenant_tx(who.tenant_id) as connection:
-            row = await self._readable(connection, who, request)
-            # The head before the segments: a final between the two is then told again, never missed.
-            head = await feed.head(connection, who.tenant_id, row.room)
-            bodies = await segments.of_recording(connection, who.tenant_id, row.recording_id)
-        return _ok({"recording": row.wire(), "segments": bodies, "seq": head.seq})
-
-    async def _transcript_txt(self, request: web.Request) -> web.Response:
-        who = await self._who(request)
-        async with self._database.tenant_tx(who.tenant_id) as connection:
-            row = await self._readable(connection, who, request)
-            bodies = await segments.of_recording(connection, who.tenant_id, row.recording_id)
-        lines = [f"[{_clock(body['start_ms'])}] {body['text']}" for body in bodies]
-        return web.Response(text="\n".join(lines) + "\n" if lines else "", content_type="text/plain")
+        return _session(*self._authenticate.token(await bearer(request, self._authenticate)))
 
 
 @web.middleware
@@ -196,12 +157,8 @@ async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
         response.headers.setdefault(name, value)
 
 
-def _ok(body: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
-
-
 def _session(token: str, who: Identity) -> web.Response:
-    response = _ok(
+    response = json_answer(
         {
             "token": token,
             "expires_at": who.expires_at,
@@ -211,26 +168,3 @@ def _session(token: str, who: Identity) -> web.Response:
     )
     response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise BadRequest("The limit is a number from 1 on.", field="limit")
-    return min(int(text), LIMITS.http_page_items_max)
-
-
-def _encode_cursor(at: tuple[int, str]) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(at)).decode().rstrip("=")
-
-
-def _decode_cursor(text: str) -> tuple[int, str]:
-    try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(raw, type=tuple[int, str])
-    except (msgspec.DecodeError, binascii.Error, ValueError):
-        raise BadRequest("This cursor was not given by this server.", field="cursor") from None
-
-
-def _clock(ms: int) -> str:
-    seconds = ms // 1000
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -83,7 +83,7 @@ class Server(ReadingServer):
             self.greet(sid)
 
 
-FEATURES = ("server_status", "history_truncated", "translate", "presets")
+FEATURES = ("server_status", "history_truncated", "translate", "presets", "speakers")
 """Additions to PROTOCOL.md, told in `ready.features`."""
 
 
@@ -247,6 +247,7 @@ class Sockets:
                     "query_chars_max": self._limits.query_chars_max,
                     "search_hits_max": self._limits.search_hits_max,
                 },
+                speakers=self._board.speakers(),
                 server_time=time.time_ns() // 1_000_000,
             ),
         )

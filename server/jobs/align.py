@@ -192,9 +192,7 @@ class AlignmentFiller:
         again = {r.old.segment_id: r.blame for r in results if r.new is None and r.outcome is None}
         revised = revisions.Revised(frozenset(), [])
         async with self._database.tenant_tx(tenant_id) as connection:
-            await revisions.settle(connection, tenant_id, given_up)
-            await revisions.give_back(connection, tenant_id, again)
-            if changed:
+            if changed:  # first: it locks speakers before segments, as everybody does
                 revised = await revisions.revise(
                     connection,
                     tenant_id,
@@ -204,6 +202,8 @@ class AlignmentFiller:
                     pass_id=f"al_{uuid4().hex}",
                     at_ms=time.time_ns() // 1_000_000,
                 )
+            await revisions.settle(connection, tenant_id, given_up)
+            await revisions.give_back(connection, tenant_id, again)
             if revised.written:
                 job = IndexSegments(
                     tenant_id=tenant_id, recording_id=recording_id, segment_ids=tuple(sorted(revised.written))

@@ -45,6 +45,7 @@ from .engines import EngineLease, EnginePool
 from .opening import Opening, check_engine, check_same, format_of, open_stream
 from .places import Owner, check_room
 from .sink import RoomSink
+from .speakers import LiveSpeakers
 from .stream import Client, EndReason, LiveStream
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def token_hash(token: str) -> bytes:
 
 
 class Desk:
-    """`start`, `of_client` and `client_gone` serve the edge; `run` is a component of the lifecycle."""
+    """`start`, `of_client`, `client_gone` serve the edge; `run` is a component. No `speakers`: nobody is told apart."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Desk:
         hub: Hub,
         committer: Committer,
         engines: EnginePool,
+        speakers: LiveSpeakers | None = None,
         bus: Bus = ALONE,
         node: str,
         abandon_ms: int,
@@ -95,6 +97,7 @@ class Desk:
         self._hub = hub
         self._committer = committer
         self._engines = engines
+        self._speakers = speakers
         self._bus = bus
         self._node = node
         self._abandon_ms = abandon_ms
@@ -150,6 +153,7 @@ class Desk:
                 words=wanted.words,
                 task=wanted.task,
                 preset=wanted.preset,
+                diarize=wanted.diarize,
                 remote=who.tenant_name if self._engines.remote_allowed(who.tenant_name) else "",
             ),
             started_at=time.time_ns() // 1_000_000,
@@ -241,8 +245,9 @@ class Desk:
                         connection, row.tenant_id, row.recording_id, stream.epoch, end
                     )
                 stream = msgspec.structs.replace(stream, containers=containers)
+            listener = None if self._speakers is None else await self._speakers.listener(row, stream)
             opening = await open_stream(self._media, row, stream, log_)
-            return self._launch(row, stream, client, opening)
+            return self._launch(row, stream, client, msgspec.structs.replace(opening, listener=listener))
         except BaseException:
             log_.close()
             raise
@@ -294,9 +299,13 @@ class Desk:
         return live
 
     async def _mind(self, live: LiveStream, lease: EngineLease) -> None:
+        if live.listener is not None:
+            self._scope.spawn(live.listener.run(), name=f"{live.stream_id} speakers")
         try:
             await live.run()
         finally:
+            if live.listener is not None:
+                live.listener.close()  # it listens on for a while, to what was said last
             lease.release()
             self._streams.pop(live.stream_id, None)
             key = (live.tenant_id, live.recording_id)

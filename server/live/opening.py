@@ -13,6 +13,7 @@ from server.store import recordings
 from streaming.audio.decode import DecodeStart, begin_at, decoder_for
 from streaming.audio.parts import OPUS_PER_SAMPLE
 from streaming.errors import BadRequest, DecodeFailed, NotFound, UnsupportedLanguage
+from streaming.listener import Listener
 from streaming.model import OPUS_SAMPLE_RATE, SAMPLE_RATE, AudioFormat, Capabilities, Encoding
 from streaming.pipeline import lead_in
 from streaming.protocol.messages import RecordingStart
@@ -22,11 +23,12 @@ MULAW_RATE = 8_000
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """A stream's audio, open. `parts` and `begin` are for containers only."""
+    """A stream's audio, open. `parts` and `begin` are for containers only; `listener`: who tells its speakers apart."""
 
     log: AudioLog
     parts: PartKeeper | None = None
     begin: DecodeStart | None = None
+    listener: Listener | None = None
 
 
 def format_of(wanted: RecordingStart) -> AudioFormat:

@@ -48,7 +48,6 @@ class RoomSink:
         body = {
             "recording_id": self._recording_id,
             "stream_id": self._stream_id,
-            "speaker": None,
             **msgspec.to_builtins(partial),
         }
         del body["words"]
@@ -56,7 +55,7 @@ class RoomSink:
             body["words"] = [msgspec.to_builtins(wire_word(word)) for word in partial.words]
         self._hub.tell(self._key, "transcript:partial", body)
 
-    async def final(self, segment: Segment, *, committed_sample: int, context: bytes) -> None:
+    async def final(self, segment: Segment, *, committed_sample: int, context: bytes, speakers: bytes) -> None:
         started = time.perf_counter()
         await self._committer.commit(
             FinalWrite(
@@ -66,8 +65,10 @@ class RoomSink:
                 segment=segment,
                 committed_sample=committed_sample,
                 context=context,
+                speakers=speakers,
             )
         )
+        METRICS.speakers.labelled.inc(segment.speaker is not None)
         METRICS.final_seconds.observe(time.perf_counter() - started)
 
     def flushed(self, marker: str) -> None:

@@ -98,10 +98,10 @@ class LiveStream:
         self.stream_id = stream.stream_id
         self.epoch = stream.epoch
         self.client = client
+        self.listener = opening.listener
         self._log = log_ = opening.log
         self._parts = opening.parts
-        self._limits = limits
-        self._plan = plan
+        self._limits, self._plan = limits, plan
         self._sink = sink
         self._database = database
         self._ender = ender
@@ -113,9 +113,8 @@ class LiveStream:
         self._end_reason = EndReason.STOPPED
         self._wake = Signal()
         self._acked: RecordingAck | None = None
-        self._skips_counted = 0
-        self._sync_failed = self._hurry = False
-        self._damage_told = self._ending = False
+        self._skips_counted = self._unheard_counted = 0
+        self._sync_failed = self._hurry = self._damage_told = self._ending = False
         self._overtaken = asyncio.Event()
         self._renew_now = Signal()
         if self.epoch > 1:
@@ -145,6 +144,7 @@ class LiveStream:
             detector=detector,
             sink=sink,
             limits=limits,
+            listener=self.listener,
             on_parts=self._parts.append if self._parts is not None else None,
             aside=asyncio.to_thread if packed else at_once,
         )
@@ -336,6 +336,10 @@ class LiveStream:
         METRICS.lag_seconds.observe(lag_ms / 1000)
         METRICS.hops_skipped.inc(progress.hops_skipped - self._skips_counted)
         self._skips_counted = progress.hops_skipped
+        if self.listener is not None:
+            METRICS.speakers.lag_seconds.observe(self.listener.lag_ms / 1000)
+            METRICS.speakers.unheard.inc((self.listener.skipped_ms - self._unheard_counted) / 1000)
+            self._unheard_counted = self.listener.skipped_ms
         ack = RecordingAck(
             stream_id=self.stream_id,
             received_bytes=self.ledger.received,

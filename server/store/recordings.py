@@ -27,6 +27,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
     remote: str = ""
     task: str = "transcribe"
     preset: str = "conversation"
+    diarize: bool = True
 
 
 class RecordingRow(msgspec.Struct, frozen=True):
@@ -94,6 +95,8 @@ class StreamRow(msgspec.Struct, frozen=True):
     """As in `RecordingRow`."""
     context: bytes = b""
     """The engine's, from the last final."""
+    speakers: bytes = b""
+    """The listener's (`streaming.listener`), likewise."""
 
 
 SELECT = """
@@ -102,7 +105,7 @@ SELECT = """
            (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
            (extract(epoch FROM r.ended_at) * 1000)::bigint AS ended_at,
            coalesce(s.containers, '{0}') AS containers,
-           CASE WHEN r.state = 'live' THEN coalesce(s.next_ordinal - 1, 0) ELSE r.segment_count END AS segment_count
+           r.segment_count + CASE WHEN r.state = 'live' THEN coalesce(s.next_ordinal - 1, 0) ELSE 0 END AS segment_count
     FROM recordings r
     JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.owner_id
     LEFT JOIN streams s ON s.tenant_id = r.tenant_id AND s.recording_id = r.recording_id
@@ -162,6 +165,9 @@ async def insert(
         node,
         lease_ms,
         token_hash,
+    )
+    await connection.execute(
+        "INSERT INTO passes (tenant_id, recording_id) VALUES ($1, $2)", row.tenant_id, row.recording_id
     )
 
 
@@ -224,7 +230,7 @@ async def take_over(
         """UPDATE streams SET epoch = epoch + 1, stream_id = $3, node = $4, lease_until = now() + $5 * interval '1 ms',
                   client_seen_at = CASE WHEN $6 THEN now() ELSE client_seen_at END, adopted = $7
            WHERE tenant_id = $1 AND recording_id = $2
-           RETURNING stream_id, epoch, committed_sample, next_ordinal, containers, context,
+           RETURNING stream_id, epoch, committed_sample, next_ordinal, containers, context, speakers,
                      (extract(epoch FROM now() - client_seen_at) * 1000)::bigint AS idle_ms""",
         tenant_id,
         recording_id,
@@ -282,6 +288,21 @@ async def renew(
         raise Fenced("Another connection took this stream over.")
 
 
+async def keep_speakers(connection: Connection, tenant_id: str, recording_id: str, epoch: int, state: bytes) -> bool:
+    """Keep the listener's state (empty: leave what is there); False when the stream is of another epoch, or gone. It
+    may have ended: what was found out of its last words comes after its end."""
+    return bool(
+        await connection.fetchval(
+            """UPDATE streams SET speakers = coalesce(nullif($4, ''::bytea), speakers)
+               WHERE tenant_id = $1 AND recording_id = $2 AND epoch = $3 RETURNING true""",
+            tenant_id,
+            recording_id,
+            epoch,
+            state,
+        )
+    )
+
+
 async def adopted(connection: Connection, tenant_id: str, recording_id: str) -> bool:
     """Whether the stream goes on at a node that took it by itself: no other client has it."""
     return bool(
@@ -317,8 +338,11 @@ async def end(
     if ordinal is None:
         raise Fenced("Another connection took this stream over.")
     await connection.execute(
+        "UPDATE passes SET due_at = now() WHERE tenant_id = $1 AND recording_id = $2", tenant_id, recording_id
+    )
+    await connection.execute(
         """UPDATE recordings SET state = 'ended', end_reason = $3, duration_ms = $4, ended_at = now(),
-                  segment_count = $5
+                  segment_count = segment_count + $5
            WHERE tenant_id = $1 AND recording_id = $2""",
         tenant_id,
         recording_id,

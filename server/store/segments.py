@@ -3,7 +3,10 @@
 `write` takes the finals of many streams of one tenant. An item whose epoch is old comes back as fenced; one whose
 ordinal is already there (a commit whose answer was lost) comes back as repeated and is not written again.
 
-Boundary: SQL on a connection from `tenant_tx`. Invariant: (recording, ordinal) is unique and grows by one.
+Ordinals count what streams commit. What a revision inserts (`server.store.revisions`) has the ordinal of the segment it
+came from; segments are always listed by `ORDER`.
+
+Boundary: SQL on a connection from `tenant_tx`. Invariant: (recording, ordinal) of finals is unique and grows by one.
 """
 
 from collections.abc import Sequence
@@ -11,17 +14,20 @@ from typing import Any
 
 import msgspec
 
-from server.store import feed
+from server.store import feed, labels
 from server.store.pool import Connection
 from streaming.model import Segment, Word
 from streaming.protocol.messages import TranscriptFinal, WireWord
 
 COLUMNS = "segment_id, ordinal, rev, start_ms, end_ms, text, words, speaker, language, confidence"
+ORDER = "start_ms, ordinal, segment_id"
+"""How the segments of a recording follow one another. Times of pieces that a revision made differ, or their ids do."""
 
 
 class FinalWrite(msgspec.Struct, frozen=True):
     """A final on its way into the database. `committed_sample`: audio before it needs no further work;
-    `context`: the engine's, for whoever goes on from there."""
+    `context`: the engine's, `speakers`: the listener's state (empty: it did not listen, and what is there stays), for
+    whoever goes on from there."""
 
     tenant_id: str
     recording_id: str
@@ -29,6 +35,7 @@ class FinalWrite(msgspec.Struct, frozen=True):
     segment: Segment
     committed_sample: int
     context: bytes = b""
+    speakers: bytes = b""
 
 
 class WriteResult(msgspec.Struct):
@@ -83,6 +90,26 @@ def words_json(segment: Segment) -> str:
     return msgspec.json.encode([wire_word(word) for word in segment.words]).decode()
 
 
+def columns(segments: Sequence[Segment]) -> list[list[object]]:
+    """Arrays for `unnest`: id, ordinal, rev, start_ms, end_ms, text, words, speaker, language, confidence."""
+    rows = [
+        (
+            s.segment_id,
+            s.ordinal,
+            s.rev,
+            s.start_ms,
+            s.end_ms,
+            s.text,
+            words_json(s),
+            s.speaker,
+            s.language,
+            s.confidence,
+        )
+        for s in segments
+    ]
+    return [[row[at] for row in rows] for at in range(10)]
+
+
 async def write(connection: Connection, tenant_id: str, items: Sequence[FinalWrite], *, at_ms: int) -> WriteResult:
     """Write what may be written, in order; see `WriteResult`."""
     result = WriteResult([], [], [], [])
@@ -105,7 +132,7 @@ async def write(connection: Connection, tenant_id: str, items: Sequence[FinalWri
             following[item.recording_id] += 1
             result.written.append(index)
     if result.written:
-        written = [items[index] for index in result.written]
+        written = await _labelled(connection, tenant_id, [items[index] for index in result.written])
         await _insert(connection, tenant_id, written)
         await _advance(connection, tenant_id, written)
         drafts = [
@@ -120,6 +147,15 @@ async def write(connection: Connection, tenant_id: str, items: Sequence[FinalWri
     return result
 
 
+async def _labelled(connection: Connection, tenant_id: str, items: Sequence[FinalWrite]) -> list[FinalWrite]:
+    """With the speakers' labels that count: a stream does not know what was merged since."""
+    named = await labels.resolved(connection, tenant_id, [(item.recording_id, item.segment) for item in items])
+    return [
+        item if segment is item.segment else msgspec.structs.replace(item, segment=segment)
+        for item, (_, segment) in zip(items, named, strict=True)
+    ]
+
+
 async def _insert(connection: Connection, tenant_id: str, items: Sequence[FinalWrite]) -> None:
     segments = [item.segment for item in items]
     await connection.execute(
@@ -132,16 +168,7 @@ async def _insert(connection: Connection, tenant_id: str, items: Sequence[FinalW
                     AS x(r, i, o, v, a, b, t, w, p, l, c)) s""",
         tenant_id,
         [item.recording_id for item in items],
-        [segment.segment_id for segment in segments],
-        [segment.ordinal for segment in segments],
-        [segment.rev for segment in segments],
-        [segment.start_ms for segment in segments],
-        [segment.end_ms for segment in segments],
-        [segment.text for segment in segments],
-        [words_json(segment) for segment in segments],
-        [segment.speaker for segment in segments],
-        [segment.language for segment in segments],
-        [segment.confidence for segment in segments],
+        *columns(segments),
     )
 
 
@@ -149,14 +176,17 @@ async def _advance(connection: Connection, tenant_id: str, items: Sequence[Final
     last = {item.recording_id: item for item in items}
     await connection.execute(
         """UPDATE streams s SET committed_sample = greatest(s.committed_sample, x.sample),
-                  next_ordinal = x.ordinal + 1, context = x.context
-           FROM unnest($2::text[], $3::bigint[], $4::int[], $5::bytea[]) AS x(recording_id, sample, ordinal, context)
+                  next_ordinal = x.ordinal + 1, context = x.context,
+                  speakers = coalesce(nullif(x.speakers, ''), s.speakers)
+           FROM unnest($2::text[], $3::bigint[], $4::int[], $5::bytea[], $6::bytea[])
+                AS x(recording_id, sample, ordinal, context, speakers)
            WHERE s.tenant_id = $1 AND s.recording_id = x.recording_id""",
         tenant_id,
         list(last),
         [item.committed_sample for item in last.values()],
         [item.segment.ordinal for item in last.values()],
         [item.context for item in last.values()],
+        [item.speakers for item in last.values()],
     )
 
 
@@ -164,7 +194,7 @@ async def of_recording(connection: Connection, tenant_id: str, recording_id: str
     """All segments of a recording as bodies of `transcript:final`, in order."""
     rows = await connection.fetch(
         f"""SELECT {COLUMNS} FROM segments
-           WHERE tenant_id = $1 AND recording_id = $2 ORDER BY start_ms, ordinal""",  # noqa: S608
+           WHERE tenant_id = $1 AND recording_id = $2 ORDER BY {ORDER}""",  # noqa: S608
         tenant_id,
         recording_id,
     )
@@ -177,3 +207,15 @@ async def of_recording(connection: Connection, tenant_id: str, recording_id: str
         }
         for row in rows
     ]
+
+
+async def since(connection: Connection, tenant_id: str, recording_id: str, from_ms: int) -> list[Segment]:
+    """Segments that end after `from_ms`, in order, but for those that a person edited."""
+    rows = await connection.fetch(
+        f"""SELECT {COLUMNS} FROM segments
+           WHERE tenant_id = $1 AND recording_id = $2 AND end_ms > $3 AND NOT edited ORDER BY {ORDER}""",  # noqa: S608
+        tenant_id,
+        recording_id,
+        from_ms,
+    )
+    return [from_row(row) for row in rows]

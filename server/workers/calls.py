@@ -29,7 +29,8 @@ class CallFailed(Unavailable):
 
 
 class CallWorker:
-    """`argv`: the program without `--fd`; `settings`: its variables; `stall_s`: the longest a single call may take.
+    """`argv`: the program without `--fd`; `settings`: its variables; `stall_s`: the longest a single call may take;
+    `ready_s`: and loading the model.
 
     `info`: what the worker said about itself, None while it is not ready."""
 
@@ -41,9 +42,11 @@ class CallWorker:
         stall_s: float,
         limits: Limits,
         settings: Mapping[str, str] | None = None,
+        ready_s: float = READY_S_MAX,
     ) -> None:
         self._program = Program(name, argv, limits=limits, settings=settings)
         self._stall_s = stall_s
+        self._ready_s = ready_s
         self._limits = limits
         self._writer: asyncio.StreamWriter | None = None
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -60,6 +63,11 @@ class CallWorker:
     @property
     def pid(self) -> int | None:
         return self._program.pid
+
+    @property
+    def restarts(self) -> int:
+        """Processes started after the first one."""
+        return self._program.restarts
 
     async def ready(self) -> None:
         """Wait until the worker has loaded its model."""
@@ -92,7 +100,7 @@ class CallWorker:
         frames = FrameReader(calls.FRAME_BYTES_MAX)
         self._writer = writer
         try:
-            async with asyncio.timeout(READY_S_MAX) as self._deadline:
+            async with asyncio.timeout(self._ready_s) as self._deadline:
                 while data := await reader.read(calls.READ_BYTES):
                     for payload in frames.feed(data):
                         self._take(payload)

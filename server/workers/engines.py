@@ -138,6 +138,22 @@ class Engines:
         """Of the engine that takes new streams. Raises `WorkerLost` before its first start."""
         return self._current.recogniser.capabilities
 
+    @property
+    def idle(self) -> bool:
+        """Nobody speaks to the engine that takes new streams."""
+        return not any(worker.utterances for worker in self._current.recogniser.workers)
+
+    @property
+    def device(self) -> str:
+        """Where the first worker's model runs, as PARLANCE_DEVICE."""
+        return self._devices[0]
+
+    @property
+    def whisper(self) -> Path | None:
+        """The folder of the Whisper that takes new streams; None while another engine does."""
+        choice = self._current.choice
+        return choice.model if choice.engine == "whisperx" else None
+
     def info(self) -> EngineInfo:
         """What clients are told about it."""
         recogniser = self._current.recogniser

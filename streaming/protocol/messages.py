@@ -61,7 +61,17 @@ class EngineInfo(ServerMessage, frozen=True):
     tier: Literal["fast", "balanced", "accurate"] | None = None
 
 
+class SpeakersInfo(ServerMessage, frozen=True):
+    """Whether finals say who spoke. `state`: "ready"; "starting" or "down": perhaps soon; "off". `notice`: one sentence
+    for a person where it is not ready."""
+
+    state: Literal["ready", "starting", "down", "off"]
+    notice: str | None = None
+
+
 class Ready(ServerMessage, frozen=True):
+    """`speakers`: as it is now (feature "speakers"); later changes come as `server:status`."""
+
     protocol: int
     features: list[str]
     session_id: str
@@ -69,6 +79,7 @@ class Ready(ServerMessage, frozen=True):
     tenant: TenantInfo
     engine: EngineInfo
     limits: dict[str, int]
+    speakers: SpeakersInfo
     server_time: int
 
 
@@ -106,11 +117,14 @@ class StatusTask(ServerMessage, frozen=True):
 
 class ServerStatus(ServerMessage, frozen=True):
     """What the server can do now: after `ready`, and whenever it changes (feature "server_status"). `vectors`: search
-    by meaning works; `alignment`: languages whose finals get exact word times by a later `transcript:revised`."""
+    by meaning works; `alignment`: languages whose finals get exact word times by a later `transcript:revised`;
+    `speakers`: finals say who spoke, `speakers_notice`: why they do not, one sentence for a person."""
 
     engine: EngineInfo
     vectors: bool
     alignment: list[str]
+    speakers: bool
+    speakers_notice: str | None
     tasks: list[StatusTask]
 
 
@@ -263,6 +277,33 @@ class TranscriptRevised(ServerMessage, frozen=True):
     reason: Literal["alignment", "diarisation", "second_pass", "edit"]
 
 
+class SpeakerRenamed(ServerMessage, frozen=True):
+    """Body of the durable event. `speaker`: the label; `name`: null where it was taken away."""
+
+    recording_id: str
+    speaker: str
+    name: str | None
+
+
+class SpeakerMerged(ServerMessage, frozen=True, rename={"from_": "from"}):
+    """Body of the durable event: two labels are one speaker. The segments follow as `transcript:revised`."""
+
+    recording_id: str
+    from_: str
+    into: str
+
+
+class RecordingSpeaker(ServerMessage, frozen=True):
+    """Who speaks in a recording. `voice_id`: the enrolled voice that this is; `clean_ms`: speech without others that
+    was heard so far, of which an enrolment wants some."""
+
+    label: str
+    name: str | None
+    voice_id: str | None
+    spoken_ms: int
+    clean_ms: int
+
+
 class Recording(ServerMessage, frozen=True):
     """A recording as members see it. `state`: "live", "ended". Times `*_at` are Unix milliseconds."""
 
@@ -383,6 +424,8 @@ SERVER_EVENTS: dict[str, type[ServerMessage]] = {
     "transcript:flushed": TranscriptFlushed,
     "transcript:final": TranscriptFinal,
     "transcript:revised": TranscriptRevised,
+    "speaker:renamed": SpeakerRenamed,
+    "speaker:merged": SpeakerMerged,
     "recording:started": RecordingStarted,
     "recording:updated": RecordingUpdated,
     "recording:ended": RecordingEnded,
@@ -392,6 +435,14 @@ SERVER_EVENTS: dict[str, type[ServerMessage]] = {
 }
 
 DURABLE_EVENTS = frozenset(
-    {"transcript:final", "transcript:revised", "recording:started", "recording:updated", "recording:ended"}
+    {
+        "transcript:final",
+        "transcript:revised",
+        "speaker:renamed",
+        "speaker:merged",
+        "recording:started",
+        "recording:updated",
+        "recording:ended",
+    }
 )
 """Events of the log: on the wire each also carries `event`, `room`, `seq` and `at`."""

@@ -19,9 +19,9 @@ instead of 1.7 s. It also tells people that they get less (`degraded`). With `FU
 
 Time to spare makes captions quicker: while all that is wanted fits into `SPARE` of the model's time, hypotheses come at
 parts of a hop, as far as that room and `EACH` for one who speaks allow. Where somebody is thinned out anyway, who
-wants little keeps the quicker pace: it has the right to more than it takes. At 96 ms instead of 480 a word is shown 17 ms
-after its end instead of 207 and stable after 400 instead of 694 (p50, `bench policies`), with as many words wrong and
-four times the CPU, which nobody else wants.
+wants little keeps the quicker pace: it has the right to more than it takes. At 96 ms instead of 480 a word is shown
+17 ms after its end instead of 207 and stable after 400 instead of 694 (p50, `bench policies`), with as many words wrong
+and four times the CPU, which nobody else wants.
 
 Pure and without a clock: `Cadence.step` is called once a second. Invariant: 1 <= hops <= `HOPS_MAX`, in quarters, for
 who is thinned out; for the others `PACE_MIN` <= hops <= 1.

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from streaming.recogniser.card import MEL_FRAMES_MAX, ModelCard
 from streaming.recogniser.features import FRAME_SAMPLES, frames_of, log_mel
 from streaming.recogniser.guards import loop_start
-from streaming.recogniser.pieces import ENCODED_SAMPLES, SPACELESS, Heard
+from streaming.recogniser.pieces import SPACELESS, Heard, placed
 from streaming.recogniser.policy import Piece
 
 TOKENS_MAX = 448
@@ -219,19 +219,8 @@ class Decoder:
                 [max(1, ask.n_samples // FRAME_SAMPLES) for ask in wanted],
             )
             for n, ids, result in zip(group, tokens, results, strict=True):
-                found[n] = _placed(ids, result)
+                found[n] = placed(ids, result)
         return [found[n] for n in range(len(asks))]
-
-
-def _placed(tokens: Sequence[int], result: Any) -> Heard:
-    positions: dict[int, int] = {}
-    for token, position in result.alignments:
-        positions.setdefault(token, position)
-    starts: list[int] = []
-    for index in range(len(tokens) + 1):
-        before = starts[-1] if starts else 0
-        starts.append(positions[index] * ENCODED_SAMPLES if index in positions else before)
-    return Heard(tokens, starts, list(result.text_token_probs))
 
 
 def _groups(keys: Sequence[Hashable]) -> Iterable[list[int]]:

@@ -5,7 +5,7 @@ Pure. Invariant: the words of a hypothesis are in order, inside its audio, and e
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -41,6 +41,18 @@ class Heard(msgspec.Struct, frozen=True):
 def unplaced(tokens: Sequence[int], p: float) -> Heard:
     """Tokens whose times are not known."""
     return Heard(tokens, [0] * (len(tokens) + 1), [p] * len(tokens))
+
+
+def placed(tokens: Sequence[int], result: Any) -> Heard:
+    """Where each token begins, by CTranslate2's `WhisperAlignmentResult`."""
+    positions: dict[int, int] = {}
+    for token, position in result.alignments:
+        positions.setdefault(token, position)
+    starts: list[int] = []
+    for index in range(len(tokens) + 1):
+        before = starts[-1] if starts else 0
+        starts.append(positions[index] * ENCODED_SAMPLES if index in positions else before)
+    return Heard(tokens, starts, list(result.text_token_probs))
 
 
 def pieces_of(heard: Heard, splitter: Splitter, *, first: bool) -> tuple[Piece, ...]:

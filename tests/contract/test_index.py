@@ -53,6 +53,15 @@ class World:
                 self.tenant, name, owner, "private" if private else "tenant", BEGIN,
             )  # fmt: skip
 
+    async def call(self, label: str, name: str, *, recording: str = "talk") -> None:
+        """Name a speaker; nothing is indexed anew for it."""
+        async with self.database.tenant_tx(self.tenant) as connection:
+            await connection.execute(
+                """INSERT INTO recording_speakers (tenant_id, recording_id, label, name) VALUES ($1, $2, $3, $4)
+                   ON CONFLICT (tenant_id, recording_id, label) DO UPDATE SET name = excluded.name""",
+                self.tenant, recording, label, name,
+            )  # fmt: skip
+
     async def say(self, text: str, **fields: Any) -> str:
         """One more segment, a second after the one before; searchable when this returns."""
         (name,) = await self.say_all([text], **fields)
@@ -241,6 +250,34 @@ async def test_filters(world: World) -> None:
     assert await names(Filters(tags=("important",))) == set()
     assert await names(Filters(speakers=("\x00", "\ud800"))) == set()
     assert await names(Filters(speakers=())) == {one, two, three}
+
+
+async def test_speakers_are_found_by_label_and_by_name(world: World) -> None:
+    await world.recording("second")
+    one = await world.say("apples", speaker="S1")
+    two = await world.say("apples", speaker="S2")
+    three = await world.say("apples", speaker="S1", recording="second")
+    await world.say("apples")
+    await world.call("S1", "Ädä Lovelace")
+    await world.call("S2", "Bob")
+    await world.call("S1", "bob", recording="second")
+    await embed_all(world, FakeEmbedder())
+
+    async def found(*speakers: str) -> set[str]:
+        names = {hit.segment_id for hit in await world.hits("apples", filters=Filters(speakers=speakers))}
+        assert set(await near_ids(world, "apples", filters=Filters(speakers=speakers))) == names
+        return names
+
+    assert await found("S1") == {one, three}
+    assert await found("BOB") == {two, three}
+    assert await found("ädÄ lovelace", "S2") == {one, two}
+    assert await found("lovelace") == set(), "whole names"
+    await world.call("S2", "Carol")
+    assert await found("bob") == {three}
+    assert await found("carol") == {two}
+    other = await World(world.database, world.index).begin()
+    await other.call("S1", "Carol")
+    assert await found("carol") == {two}, "names of other tenants are none"
 
 
 async def test_newest_comes_first_when_asked(world: World) -> None:

@@ -227,7 +227,7 @@ def test_nonsense_is_bounded_and_does_not_loop(engine: WhisperEngine) -> None:
             memory = heard.memory
             tokens = [token for piece in memory.words for token in piece.tokens]  # type: ignore[attr-defined]
             assert len(tokens) <= 8 + 10 * len(audio) / SAMPLE_RATE
-        tail = [token for piece in memory.tails[-1] for token in piece.tokens]  # type: ignore[attr-defined]
+        tail = [token for piece in memory.tails[-1].words for token in piece.tokens]  # type: ignore[attr-defined]
         start = loop_start(tail)
         assert start is None, f"{LOOP_TOKENS_MIN} tokens of the same"
 

@@ -8,8 +8,8 @@ from streaming.model import Partial, Segment
 
 class MemorySink:
     """`streaming.ports.TranscriptSink`. `told`: everything in order, a partial, a segment or a flush marker;
-    `commits`, `contexts`: the committed sample and the engine's context after each segment; `fence_at`: number of the
-    final that finds itself fenced."""
+    `commits`, `contexts`, `speakers`: the committed sample, the engine's context and the listener's state after each
+    segment; `fence_at`: number of the final that finds itself fenced."""
 
     def __init__(self, *, commit_s: float = 0.0, fence_at: int | None = None) -> None:
         self._commit_s = commit_s
@@ -17,6 +17,7 @@ class MemorySink:
         self.told: list[Partial | Segment | str] = []
         self.commits: list[int] = []
         self.contexts: list[bytes] = []
+        self.speakers: list[bytes] = []
         self._shown: dict[str, Partial] = {}
         self._finished: set[str] = set()
         self._committing = False
@@ -47,7 +48,7 @@ class MemorySink:
         self._shown[partial.segment_id] = partial
         self.told.append(partial)
 
-    async def final(self, segment: Segment, *, committed_sample: int, context: bytes) -> None:
+    async def final(self, segment: Segment, *, committed_sample: int, context: bytes, speakers: bytes) -> None:
         assert not self._committing, "finals are committed one after the other"
         self._committing = True
         await asyncio.sleep(self._commit_s)
@@ -63,6 +64,7 @@ class MemorySink:
         self._finished.add(segment.segment_id)
         self.commits.append(committed_sample)
         self.contexts.append(context)
+        self.speakers.append(speakers)
         self.told.append(segment)
 
     def flushed(self, marker: str) -> None:

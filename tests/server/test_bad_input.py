@@ -119,8 +119,8 @@ async def test_compressed_metadata_is_refused_and_never_inflated(wire: Wire) -> 
     assert ended["reason"] == "failed"
 
 
-async def test_ten_hours_of_silence_are_no_captions(wire: Wire) -> None:
-    hours = 10
+@pytest.mark.parametrize("hours", [2, pytest.param(10, marks=pytest.mark.soak)])
+async def test_hours_of_silence_are_no_captions(wire: Wire, hours: int) -> None:
     live = Talk(wire, bytes(4_000 * 2 * 3_600 * hours), rate=4_000)
     await live.start()
     await live.send(chunk=160_000)

@@ -71,7 +71,8 @@ async def test_no_socket_door_opens(secret: Talk, other: Wire, alice: Account, w
 
 async def test_no_http_door_opens(secret: Talk, parlance: ServerProcess, alice: Account, mallory: Account) -> None:
     base = f"/v1/recordings/{secret.recording_id}"
-    paths = [base, f"{base}/transcript.json", f"{base}/transcript.txt", f"{base}/media"]
+    paths = [base, f"{base}/transcript.json", f"{base}/transcript.txt", f"{base}/media",
+             f"{base}/speakers", f"{base}/segments/s"]  # fmt: skip
     headers = {"Authorization": f"Bearer {mallory.token}"}
     async with aiohttp.ClientSession(parlance.url) as http:
         for path in paths:

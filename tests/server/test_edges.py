@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from server.app import enqueue_finals
-from server.edge.http import _limit
+from server.edge.library import _limit
 from server.store import feed
 from server.store.commits import Committer
 from server.store.pool import Connection, Database

@@ -20,7 +20,7 @@ from server.store.pool import Database
 from server.telemetry import METRICS
 from streaming.errors import PayloadTooLarge, QuotaExceeded
 from streaming.limits import KIB, Limits
-from streaming.protocol.messages import EngineInfo
+from streaming.protocol.messages import EngineInfo, SpeakersInfo
 from tests.fakes.recogniser import ToneRecogniser
 from tests.support.node import QUICK, Node, Peer, node, somebody
 from tests.support.wire import Talk, wired
@@ -42,7 +42,9 @@ async def door(
         authenticate=authenticate, database=one.database, hub=one.hub, desk=one.desk,
         search=SearchDesk(cast(Any, None), limits), engine=engine, limits=limits,
     )  # fmt: skip
-    board = StatusBoard(engine=engine, vectors=lambda: False, alignment=list, tasks=list)
+    board = StatusBoard(
+        engine=engine, vectors=lambda: False, alignment=list, speakers=lambda: SpeakersInfo(state="off"), tasks=list
+    )
     sockets = Sockets(
         authenticate=authenticate, handlers=handlers, hub=one.hub, board=board, origins=list(origins), limits=limits
     )

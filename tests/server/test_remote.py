@@ -258,7 +258,7 @@ class Sink:
     def partial(self, partial: Partial) -> None:
         self.partials.append(partial)
 
-    async def final(self, segment: Segment, *, committed_sample: int, context: bytes) -> None:
+    async def final(self, segment: Segment, *, committed_sample: int, context: bytes, speakers: bytes) -> None:
         self.finals.append(segment)
 
     def flushed(self, marker: str) -> None:

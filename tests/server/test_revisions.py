@@ -92,7 +92,7 @@ async def test_a_revision_replaces_segments_and_tells_them_whole(database: Datab
     }  # fmt: skip
     async with database.tenant_tx(who.tenant_id) as connection:
         rows = {row["segment_id"]: row for row in await segments.of_recording(connection, who.tenant_id, "a")}
-    assert event.body["segments"] == [rows["two"], rows["one"]]
+    assert event.body["segments"] == [rows["one"], rows["two"]], "in their order"
 
 
 async def test_what_changed_meanwhile_keeps_what_it_has(database: Database, who: Identity) -> None:

@@ -28,10 +28,15 @@ INSERT INTO segments (tenant_id, recording_id, segment_id, ordinal, rev, start_m
         FROM (SELECT (3000 * random() ^ 2)::integer AS k FROM generate_series(1, 12) WHERE t + n > 0) drawn
     ), '[]', 'en', 1
     FROM generate_series(1, {TENANTS}) t, generate_series(1, {SEGMENTS}) n;
-INSERT INTO segment_index (tenant_id, segment_id, recording_id, owner_id, private, spoken_at, rev, language, tsv)
+INSERT INTO segment_index (tenant_id, segment_id, recording_id, owner_id, private, spoken_at, rev, language, tsv,
+                           speaker)
     SELECT tenant_id, segment_id, recording_id, 'u', false, '2026-01-01'::timestamptz + make_interval(secs => ordinal),
-           1, 'en', search_vector(text, 'en')
+           1, 'en', search_vector(text, 'en'), 'S' || 1 + ordinal % 7 % 5
     FROM segments ORDER BY random();
+-- Five speakers in each recording, the first of whom has one name everywhere
+INSERT INTO recording_speakers (tenant_id, recording_id, label, name)
+    SELECT 't' || t, 'r' || r, 'S' || l, CASE WHEN l = 1 THEN 'Ada' ELSE 'Person ' || r || l END
+    FROM generate_series(1, {TENANTS}) t, generate_series(0, 9) r, generate_series(1, 5) l;
 ANALYZE;
 """
 SEARCH = """
@@ -108,6 +113,23 @@ async def test_a_frequent_prefix_touches_no_more_than_its_candidates_when_ranked
     assert touched <= rows + 50, "357 were measured"
     _, whole, _ = await explained(filled, SEARCH.format(word=operand, prefix="true", newest="false"))
     assert whole <= rows + 200 < table_buffers, "426 were measured"
+
+
+@pytest.mark.parametrize("speaker", ["S1", "ADA", "nobody"])
+async def test_names_of_speakers_are_looked_up_once(filled: Any, table_buffers: int, speaker: str) -> None:
+    among = CANDIDATES.replace("NULL, NULL", "NULL, ARRAY['{speaker}']", 1)
+    operand = "quote_literal('zebra')"
+    _, touched, indexes = await explained(filled, among.format(word=operand, prefix="false", rows=500, speaker=speaker))
+    assert indexes >= {"segment_index_tsv", "recording_speakers_name"}
+    assert touched <= 30, "15 were measured"
+    statement = among.format(word="quote_literal('a')", prefix="true", rows=500, speaker=speaker)
+    rows, touched, indexes = await explained(filled, statement)
+    assert "recording_speakers_name" in indexes
+    assert touched <= table_buffers / 2 + 50, "every one of the tenant's matches once, the names once"
+    (plan,) = json.loads(await filled.fetchval(statement))
+    text = json.dumps(plan)
+    assert (text.count('"Subplan Name"'), text.count("hashed SubPlan 1")) == (1, 2), "a table in memory, not a loop"
+    assert (rows > 0) == (speaker != "nobody")
 
 
 # --- by meaning ---------------------------------------------------------------------------------------------------

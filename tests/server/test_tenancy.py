@@ -57,6 +57,10 @@ async def populate(tx: Connection, tenant: str) -> None:
         user,
     )
     await tx.execute("INSERT INTO search_configs VALUES ($1, 'english')", tenant)
+    await tx.execute("INSERT INTO voices VALUES ($1, 'v', 'Ann', 'm', '', 5000, $2)", tenant, user)
+    await tx.execute("INSERT INTO recording_speakers VALUES ($1, $2, 'S1', 'Ann', true, 'v')", tenant, recording)
+    await tx.execute("INSERT INTO passes VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant, recording)
+    await tx.execute("INSERT INTO pass_pieces VALUES ($1, $2, 1, 1, 0, 16000, '')", tenant, recording)
     await tx.execute("INSERT INTO segment_vectors VALUES ($1, $2, now(), 0, 'm', '[1,2]')", tenant, segment)
 
 

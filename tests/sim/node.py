@@ -21,7 +21,8 @@ from streaming.audio.parts import OPUS_PER_SAMPLE
 from streaming.audio.vad import SoundDetector
 from streaming.errors import Fenced, Unavailable
 from streaming.limits import LIMITS
-from streaming.model import AudioFormat, Part, Partial, Segment
+from streaming.listener import Diariser, Found, Listener, Settled
+from streaming.model import AudioFormat, Part, Partial, Segment, ms_of
 from streaming.pipeline import Pipeline, StreamPlan, lead_in
 from streaming.protocol.offsets import OffsetLedger
 from streaming.protocol.session import Input, State, advance
@@ -72,10 +73,58 @@ class Sink(MemorySink):
             self._hub.announce([event])
 
 
+class Book:
+    """What `server.live.speakers` does with what one listener found out."""
+
+    def __init__(self, name: str, epoch: int, node: "Node") -> None:
+        self._name, self._epoch, self._node = name, epoch, node
+        self._found: asyncio.Queue[tuple[Settled, ...]] = asyncio.Queue(LIMITS.speaker_findings_max)
+        self.listener: Listener | None = None
+
+    async def known(self, _model: str) -> tuple[()]:
+        return ()
+
+    def offer(self, found: Found) -> bool:
+        assert not found.changes, "voices here are too different to be taken for one another"
+        self._found.put_nowait(found.finals)
+        return True
+
+    async def run(self) -> None:
+        assert self.listener is not None
+        while True:
+            finals = await self._found.get()
+            with contextlib.suppress(Fenced):
+                await self._write(finals, self.listener)
+
+    async def _write(self, finals: tuple[Settled, ...], listener: Listener) -> None:
+        tried = False
+        while True:
+            try:
+                event = await self._node.store.revise(self._name, self._epoch, finals, listener.state)
+                break
+            except Fenced:
+                raise
+            except Unavailable:
+                tried = True
+                await asyncio.sleep(0.2)
+        if event is not None:
+            self._node.hub.announce([event])
+        if tried:
+            self._node.hub.resync(TENANT, self._name)
+
+
 class Live:
     """One stream on a server: what `server.live.stream` does, without its database and sockets."""
 
-    def __init__(self, name: str, row: StreamRow, node: "Node", kept: Kept, fmt: AudioFormat) -> None:
+    def __init__(
+        self,
+        name: str,
+        row: StreamRow,
+        node: "Node",
+        kept: Kept,
+        fmt: AudioFormat,
+        listener: Listener | None = None,
+    ) -> None:
         self.name = name
         self.epoch = row.epoch
         self.state = State.LIVE
@@ -83,6 +132,7 @@ class Live:
         self.kept = kept
         self.log = kept.log
         self._node = node
+        self._listener = listener
         self._overtaken = asyncio.Event()
         self.ending = False
         begin = None
@@ -104,7 +154,7 @@ class Live:
         self.sink = Sink(name, row.epoch, node.store, node.hub)
         self.pipeline = Pipeline(
             plan, tape=self.tape, recogniser=node.recogniser, detector=SoundDetector(), sink=self.sink,
-            limits=LIMITS_SMALL, on_parts=self.log.keep_parts,
+            limits=LIMITS_SMALL, listener=listener, on_parts=self.log.keep_parts,
         )  # fmt: skip
 
     def chunk(self, offset: int, audio: bytes) -> None:
@@ -132,6 +182,8 @@ class Live:
             pass
         finally:
             self.state = State.ENDED
+            if self._listener is not None:
+                self._listener.close()
 
     async def _end(self) -> None:
         """Not before every byte is durable."""
@@ -205,6 +257,7 @@ class Node:
         self.store: Any = Link(store, lambda: self.cut_off)
         self.recogniser = recogniser
         self.errors: list[BaseException] = []
+        self.diariser: Diariser | None = None
         self.restarts = 0
         self.cut_off = False
         self.lives: dict[str, tuple[Live, asyncio.Task[None]]] = {}
@@ -240,9 +293,26 @@ class Node:
                 await cancel_and_wait(ghost[1])
             if scope is not self._scope:
                 raise Unavailable("the server crashed meanwhile")
-            live = Live(name, row, self, self._keep(name, row.epoch), fmt)
+            listener = await self._listener(name, row)
+            live = Live(name, row, self, self._keep(name, row.epoch), fmt, listener)
             self.lives[name] = (live, scope.spawn(live.run(), name=name))
             return live
+
+    async def _listener(self, name: str, row: StreamRow) -> Listener | None:
+        """Who tells the stream's speakers apart here."""
+        if self.diariser is None:
+            return None
+        scope, start = self._scope, lead_in(row.committed_sample)
+        book = Book(name, row.epoch, self)
+        recent = await self.store.since(name, ms_of(start))
+        if scope is not self._scope:
+            raise Unavailable("the server crashed meanwhile")
+        book.listener = Listener(
+            self.diariser, book, start_sample=start, limits=LIMITS_SMALL, state=row.speakers, recent=recent
+        )
+        scope.spawn(book.listener.run(), name="listener")
+        scope.spawn(book.run(), name="book")
+        return book.listener
 
     async def watch(self, listener: Any, name: str) -> Callable[[], None]:
         """Join a room after what the listener has; returns what leaves it."""

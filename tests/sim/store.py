@@ -10,7 +10,9 @@ import msgspec
 from server.rooms.bus import RoomKey
 from server.store.feed import Event, Head
 from streaming.errors import Fenced, StreamEnded, Unavailable
+from streaming.listener import Settled
 from streaming.model import Segment
+from streaming.transcript.speakers import split
 
 TENANT = "t"
 
@@ -85,6 +87,30 @@ class Store:
         event = self._log(name, "transcript:final", segment.text, segment.segment_id)
         await self._answer()
         return event
+
+    async def revise(self, name: str, epoch: int, finals: Sequence[Settled], state: bytes) -> Event | None:
+        """Finals that somebody else spoke, or several people, as they are now (`server.live.speakers`). None when there
+        is nothing to tell. Raises `Fenced`, `Unavailable`."""
+        await self._round_trip()
+        row = self.streams[name]
+        if row.epoch != epoch:
+            raise Fenced("taken over")
+        row.speakers = state
+        changed: list[str] = []
+        for final in finals:
+            at = next(n for n, known in enumerate(self.segments[name]) if known.segment_id == final.segment.segment_id)
+            pieces = split(self.segments[name][at], final.turns)
+            if self.segments[name][at].text == final.segment.text and pieces != (self.segments[name][at],):
+                self.segments[name][at : at + 1] = pieces
+                changed += [piece.segment_id for piece in pieces]
+        event = self._log(name, "transcript:revised", "", " ".join(changed)) if changed else None
+        await self._answer()
+        return event
+
+    async def since(self, name: str, from_ms: int) -> list[Segment]:
+        """As `server.store.segments.since`."""
+        await self._round_trip()
+        return [segment for segment in self.segments[name] if segment.end_ms > from_ms]
 
     async def renew(self, name: str, epoch: int, settled_sample: int) -> None:
         await self._round_trip()

@@ -42,7 +42,7 @@ class Listener:
         self._finished.add(data["segment_id"])
         if data["event"] == "recording:ended":
             self.over.set()
-        else:
+        elif data["event"] == "transcript:final":
             self.texts.append(str(data["text"]))
 
     def room_truncated(self, key: tuple[str, str], first_seq: int) -> None:

@@ -37,7 +37,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|\bsrc=\"([^\"]+)\"")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 EVENT = re.compile(r"[a-z]+(?::[a-z]+)+")
 FILE = re.compile(r"(?<![\w/])(?:streaming|server|search|auth|clients|tests|scripts|bench|docs|requirements)/[\w./-]*")
-PATH = re.compile(r"(?:GET |POST )?(/(?:v1/\S+|healthz|readyz|metrics))(?: |$)")
+PATH = re.compile(r"(?:GET |POST |PATCH |DELETE )?(/(?:v1/\S+|healthz|readyz|metrics))(?: |$)")
 ROW_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 MADE = frozenset({"bench/results/"})
 """Named, and not in a fresh checkout."""
@@ -136,7 +136,7 @@ def test_limits_metrics_and_paths_are_those_of_the_program() -> None:
     assert metrics == {metric.name for metric in METRICS.registry.collect()}
 
     sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("server/edge/*.py")]
-    routes = set(re.findall(r'web\.(?:get|post)\("([^"]+)"', "".join(sources)))
+    routes = set(re.findall(r'web\.(?:get|post|patch|delete)\("([^"]+)"', "".join(sources)))
     for name in ("README.md", "docs/protocol.md", "docs/operations.md"):
         given = {match[1] for code in CODE.findall(prose(name)) if (match := PATH.match(code))}
         assert given, name

@@ -17,7 +17,7 @@ from server.edge.http import boundary
 from server.edge.searching import SearchDesk
 from server.edge.sockets import Sockets
 from streaming.limits import Limits
-from streaming.protocol.messages import EngineInfo
+from streaming.protocol.messages import EngineInfo, SpeakersInfo
 from tests.support.node import Node
 
 
@@ -55,7 +55,13 @@ async def open_door(one: Node, people: Mapping[str, Identity], limits: Limits, *
     admission = Admission(limits, **places)
     sockets = Sockets(
         authenticate=authenticate, handlers=handlers, hub=one.hub, origins=[], limits=limits, admission=admission,
-        board=StatusBoard(engine=engine, vectors=lambda: False, alignment=list, tasks=list),
+        board=StatusBoard(
+            engine=engine,
+            vectors=lambda: False,
+            alignment=list,
+            speakers=lambda: SpeakersInfo(state="off"),
+            tasks=list,
+        ),
     )  # fmt: skip
     app = web.Application(middlewares=[boundary])
     app.router.add_get("/v1/who", who)

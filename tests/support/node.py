@@ -12,6 +12,7 @@ import msgspec
 from auth.model import Identity, Role
 from server.app import LogReader, enqueue_finals
 from server.live.desk import Desk, Started
+from server.live.speakers import LiveSpeakers
 from server.live.stream import LiveStream
 from server.media.audiolog import MediaStore
 from server.media.ports import Media
@@ -23,6 +24,7 @@ from server.store.pool import Database
 from streaming.aio import Scope
 from streaming.errors import ParlanceError
 from streaming.limits import LIMITS, Limits
+from streaming.listener import Diariser
 from streaming.model import Capabilities
 from streaming.ports import Recogniser
 from streaming.protocol.messages import RecordingAck, RecordingStart
@@ -115,6 +117,7 @@ class Node:
         name: str,
         limits: Limits,
         media: Media | None = None,
+        diariser: Diariser | None = None,
     ) -> None:
         self.database = database
         self.errors: list[BaseException] = []
@@ -122,12 +125,14 @@ class Node:
         self.media: Media = media or MediaStore(folder, self.executor)
         self.hub = Hub(LogReader(database), limits)
         self.committer = Committer(database, self.hub, enqueue_finals, limits)
+        self.speakers = None if diariser is None else LiveSpeakers(diariser, database, self.hub, limits)
         self.desk = Desk(
             database=database,
             media=self.media,
             hub=self.hub,
             committer=self.committer,
             engines=Always(recogniser),
+            speakers=self.speakers,
             node=name,
             abandon_ms=limits.abandon_ms,
             limits=limits,
@@ -165,13 +170,16 @@ async def node(
     name: str = "one",
     limits: Limits = QUICK,
     media: Media | None = None,
+    diariser: Diariser | None = None,
 ) -> AsyncIterator[Node]:
     """A node whose hub and committer run; the desk's sweep is called by the test."""
-    made = Node(database, folder, recogniser, name=name, limits=limits, media=media)
+    made = Node(database, folder, recogniser, name=name, limits=limits, media=media, diariser=diariser)
     try:
         async with made.scope:
             made.scope.spawn(made.hub.run(), name="hub")
             made.scope.spawn(made.committer.run(), name="committer")
+            if made.speakers is not None:
+                made.scope.spawn(made.speakers.run(), name="speakers")
             try:
                 yield made
             finally:

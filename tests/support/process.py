@@ -50,6 +50,7 @@ class ServerProcess:
             "PARLANCE_ENGINE": engine,
             "PARLANCE_OFFLINE": "1",
             "PARLANCE_MODELS_ENV": "off",
+            "PARLANCE_SECOND_PASS": "off",
             "PARLANCE_LOG_FORMAT": "text",
             **{f"PARLANCE_{name.upper()}": value for name, value in settings.items()},
         }

@@ -125,6 +125,13 @@ class Client:
         Raises `CallFailed`, `CallTimeout`, `Disconnected` (also at once while there is no connection)."""
         return await self._connection.now().call(event, body, timeout_s=self._call_timeout_s)
 
+    async def request(self, method: str, path: str, body: object = None) -> Any:
+        """Ask over HTTP what has no event: `await client.request("PATCH", f"/v1/recordings/{id}/speakers/S1", {"name":
+        "Ada"})`. Returns the decoded answer, None where there is none.
+
+        Raises `CallFailed`, `CallTimeout`, `Disconnected` (also at once while there is no connection)."""
+        return await self._connection.request(method, path, body, timeout_s=self._call_timeout_s)
+
     async def refresh(self, token: str) -> None:
         """Give the server a newer token before the old one expires; reconnects use it too."""
         await self._connection.refresh(token)

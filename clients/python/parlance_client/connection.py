@@ -20,7 +20,14 @@ import msgspec
 
 from parlance_client.backoff import Backoff, Route
 from parlance_client.bell import Bell
-from parlance_client.errors import ConnectFailed, Disconnected, ParlanceClientError, TokenFailed
+from parlance_client.errors import (
+    CallFailed,
+    CallTimeout,
+    ConnectFailed,
+    Disconnected,
+    ParlanceClientError,
+    TokenFailed,
+)
 from parlance_client.link import EventHandler, Link, forget
 from parlance_client.model import Ready
 from parlance_client.tokens import Tokens, TokenSource, refresh_in_s
@@ -92,6 +99,29 @@ class Connection:
         await self.now().call("auth:refresh", {"token": token})
         self._tokens.take(token)
         self.bell.ring()
+
+    async def request(self, method: str, path: str, body: object, *, timeout_s: float) -> Any:
+        """Ask over HTTP, at the address of the present link; None where there is no answer but that it was done.
+
+        Raises `CallFailed`, `CallTimeout`, `Disconnected`."""
+        self.now()
+        assert self._http is not None, "there was a link"
+        headers = {"Authorization": f"Bearer {self._tokens.current}"}
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._http.request(method, self._route.url.rstrip("/") + path, json=body, headers=headers) as response,
+            ):
+                answer = await response.read()
+        except TimeoutError:
+            raise CallTimeout(f"{method} {path} was not answered within {timeout_s:g} s.") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Disconnected(f"{method} {path} failed: {error}") from error
+        if response.status >= 400:
+            with suppress(msgspec.DecodeError, AttributeError):
+                raise CallFailed.from_wire(msgspec.json.decode(answer))
+            raise CallFailed("unavailable", f"The server answered with {response.status}.", retryable=True)
+        return msgspec.json.decode(answer) if answer else None
 
     # --- life -----------------------------------------------------------------------------------------------------
     async def open(self, http: aiohttp.ClientSession) -> None:

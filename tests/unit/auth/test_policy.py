@@ -40,6 +40,15 @@ def test_colleagues_see_neither_her_notices_nor_her_private_recordings(role: Rol
             access(somebody(role, user="bob"), action, what)
 
 
+def test_only_owners_and_admins_have_recordings_read_again() -> None:
+    for role in Role:
+        if role in (Role.OWNER, Role.ADMIN):
+            access(somebody(role), Action.REREAD, ANNS[2])
+        else:
+            with pytest.raises(Forbidden, match="read again"):
+                access(somebody(role), Action.REREAD, ANNS[2])
+
+
 def test_only_a_viewer_may_not_record() -> None:
     for role in Role:
         for what in (ANNS[0], ANNS[2]):

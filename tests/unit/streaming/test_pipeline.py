@@ -314,9 +314,9 @@ def test_at_most_so_many_utterances_are_unfinished() -> None:
         sink = MemorySink()
         commit = sink.final
 
-        async def held(segment: Segment, *, committed_sample: int, context: bytes) -> None:
+        async def held(segment: Segment, *, committed_sample: int, context: bytes, speakers: bytes) -> None:
             await gate.wait()
-            await commit(segment, committed_sample=committed_sample, context=context)
+            await commit(segment, committed_sample=committed_sample, context=context, speakers=speakers)
 
         sink.final = held  # type: ignore[method-assign]
         stage = Stage(pcm(TALK), sink=sink, limits=limits)

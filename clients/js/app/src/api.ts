@@ -1,6 +1,6 @@
-/** The server's HTTP interface, as far as this page uses it. Errors are problem details (RFC 9457) with a `code`. */
+/** The server's HTTP interface, as far as only this page uses it. */
 
-import { ParlanceError, type CaptionSegment, type Recording } from "@parlance/client";
+import { httpRequest, type CaptionSegment, type Recording } from "@parlance/client";
 
 /** `expires_at`: Unix seconds. */
 export interface Session {
@@ -15,27 +15,32 @@ export interface RecordingPage {
   next_cursor?: string;
 }
 
-/** `seq`: the place in the room's log up to which `segments` tell everything. */
+/**
+ * `speakers`: names by label; `merged`: labels that are other ones now; `seq`: the place in the room's log up to which
+ * the rest tells everything.
+ */
 export interface Transcript {
   recording: Recording;
   segments: CaptionSegment[];
+  speakers: Record<string, string>;
+  merged: Record<string, string>;
   seq: number;
 }
 
 export function signInByLink(code: string): Promise<Session> {
-  return request("/v1/auth/link", { method: "POST", body: JSON.stringify({ code }) });
+  return request("/v1/auth/link", { method: "POST", body: { code } });
 }
 
 export function refreshSession(token: string): Promise<Session> {
-  return request("/v1/auth/refresh", { method: "POST" }, token);
+  return request("/v1/auth/refresh", { method: "POST", token });
 }
 
 export function listRecordings(token: string, cursor?: string): Promise<RecordingPage> {
-  return request(`/v1/recordings${cursor === undefined ? "" : `?cursor=${encodeURIComponent(cursor)}`}`, {}, token);
+  return request(`/v1/recordings${cursor === undefined ? "" : `?cursor=${encodeURIComponent(cursor)}`}`, { token });
 }
 
 export function readTranscript(token: string, recordingId: string): Promise<Transcript> {
-  return request(`/v1/recordings/${encodeURIComponent(recordingId)}/transcript.json`, {}, token);
+  return request(`/v1/recordings/${encodeURIComponent(recordingId)}/transcript.json`, { token });
 }
 
 export interface Ticket {
@@ -47,27 +52,10 @@ export interface Ticket {
 /** A key to one recording's sound for an element that cannot send a token. */
 export async function mediaTicket(token: string, recordingId: string): Promise<Ticket & { url: string }> {
   const path = `/v1/recordings/${encodeURIComponent(recordingId)}/media`;
-  const given = await request<Ticket>("/v1/tickets", { method: "POST", body: JSON.stringify({ path }) }, token);
+  const given = await request<Ticket>("/v1/tickets", { method: "POST", body: { path }, token });
   return { ...given, url: `${path}?ticket=${encodeURIComponent(given.ticket)}` };
 }
 
-async function request<T>(path: string, init: RequestInit, token?: string): Promise<T> {
-  const headers: Record<string, string> = { accept: "application/json" };
-  if (init.body) headers["content-type"] = "application/json";
-  if (token !== undefined) headers["authorization"] = `Bearer ${token}`;
-  let response: Response;
-  try {
-    response = await fetch(path, { ...init, headers });
-  } catch {
-    throw new ParlanceError("disconnected", "The server cannot be reached.", { retryable: true });
-  }
-  if (!response.ok) throw await problem(response);
-  return (await response.json()) as T;
-}
-
-async function problem(response: Response): Promise<ParlanceError> {
-  const details = (await response.json().catch(() => ({}))) as { code?: string; detail?: string; title?: string };
-  const code = details.code ?? (response.status === 401 ? "unauthenticated" : "unavailable");
-  const message = details.detail ?? details.title ?? `The server answered with ${response.status}.`;
-  return new ParlanceError(code, message, { retryable: response.status >= 500 });
+function request<T>(path: string, options: Parameters<typeof httpRequest>[2]): Promise<T> {
+  return httpRequest<T>("", path, options);
 }

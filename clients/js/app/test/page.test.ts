@@ -10,13 +10,30 @@ import { captureOptions, FIRST_CHOICES, recordingOptions } from "../src/record/c
 import { isQuiet, quietSince, standing } from "../src/record/standing.js";
 import { microphoneChoices } from "../src/record/useMicrophones.js";
 import { mergeHits } from "../src/search/hits.js";
-import { engineWords } from "../src/shell/ServerStrip.js";
+import { engineWords, speakerWords } from "../src/shell/ServerStrip.js";
+import { COLOURS, colourOf } from "../src/speakers/colours.js";
 import { readTheme } from "../src/shell/theme.js";
 import { readStored } from "../src/signin/session.js";
 
 test("times read as people write them", () => {
   expect([0, 59_999, 60_000, 3_599_999, 3_600_000].map(clock)).toEqual(["0:00", "0:59", "1:00", "59:59", "1:00:00"]);
   expect([400, 42_000, 60_000, 3_600_000, 3_900_000].map(duration)).toEqual(["0 s", "42 s", "1 min", "1 h", "1 h 5 min"]);
+});
+
+test("the first speakers differ in colour, and everybody has one", () => {
+  const first = Array.from({ length: COLOURS }, (_, at) => colourOf(`S${at + 1}`));
+  expect(new Set(first).size).toBe(COLOURS);
+  expect(colourOf("S9")).toBe(colourOf("S1"));
+  expect(colourOf("P1")).not.toBe(colourOf("S1"));
+  for (const label of ["Ada", "S0", "", "ä🎧"]) expect(first).toContain(colourOf(label));
+});
+
+test("why nobody is told apart is said, as it was said last", () => {
+  const ready = { speakers: { state: "starting", notice: "Soon." } } as const;
+  expect(speakerWords(null, null)).toBe("");
+  expect(speakerWords(ready, null)).toBe("Soon.");
+  expect(speakerWords(ready, { speakers_notice: null })).toBe("");
+  expect(speakerWords(ready, { speakers_notice: "No weights." })).toBe("No weights.");
 });
 
 test("the meter is logarithmic and bounded", () => {

@@ -3,10 +3,11 @@
  *
  * Pure: `(state, event) -> state`; an event that changes nothing returns the same object, so views may compare by
  * identity. Invariants: no partial is shown beside or after its final; a new `stream_id` voids what the old stream left
- * unfinished, also what comes late of it; of two revisions of a segment the higher `rev` is shown, whichever came last.
+ * unfinished, also what comes late of it; of two revisions of a segment the higher `rev` is shown, whichever came last;
+ * a speaker that was merged into another one is shown as that one.
  */
 
-import type { TranscriptFinal, TranscriptPartial, TranscriptRevised } from "./protocol.js";
+import type { SpeakerMerged, SpeakerRenamed, TranscriptFinal, TranscriptPartial, TranscriptRevised } from "./protocol.js";
 
 /** A stream this many takeovers ago has nothing under way any more. */
 const VOIDED_MAX = 32;
@@ -25,12 +26,18 @@ export interface CaptionState {
   readonly index: ReadonlyMap<string, CaptionSegment>;
   /** Removed by a revision: a late event does not bring them back. */
   readonly removed: ReadonlySet<string>;
+  /** Names of speakers by label; labels without one are not there. */
+  readonly names: ReadonlyMap<string, string>;
+  /** Labels that are other ones now. */
+  readonly merged: ReadonlyMap<string, string>;
 }
 
 export type CaptionEvent =
   | { type: "partial"; body: TranscriptPartial }
   | { type: "final"; body: CaptionSegment }
   | { type: "revised"; body: Pick<TranscriptRevised, "removed"> & { segments: CaptionSegment[] } }
+  | { type: "renamed"; body: Pick<SpeakerRenamed, "speaker" | "name"> }
+  | { type: "merged"; body: Pick<SpeakerMerged, "from" | "into"> }
   | { type: "ended" };
 
 export const NO_CAPTIONS: CaptionState = {
@@ -40,11 +47,17 @@ export const NO_CAPTIONS: CaptionState = {
   voided: [],
   index: new Map(),
   removed: new Set(),
+  names: new Map(),
+  merged: new Map(),
 };
 
-/** The state of a transcript that was read whole. */
-export function captionsOf(segments: readonly CaptionSegment[]): CaptionState {
-  return withSegments(NO_CAPTIONS, segments);
+/** The state of a transcript that was read whole; `speakers`: names by label, `merged`: what labels are other ones now. */
+export function captionsOf(
+  segments: readonly CaptionSegment[],
+  { speakers = {}, merged = {} }: { speakers?: Record<string, string>; merged?: Record<string, string> } = {},
+): CaptionState {
+  const known = { names: new Map(Object.entries(speakers)), merged: new Map(Object.entries(merged)) };
+  return withSegments({ ...NO_CAPTIONS, ...known }, segments);
 }
 
 export function reduceCaptions(state: CaptionState, event: CaptionEvent): CaptionState {
@@ -55,12 +68,17 @@ export function reduceCaptions(state: CaptionState, event: CaptionEvent): Captio
       return withSegments(state, [event.body]);
     case "revised":
       return onRevised(state, event.body);
+    case "renamed":
+      return onRenamed(state, event.body);
+    case "merged":
+      return onMerged(state, event.body);
     case "ended":
       return state.partials.length === 0 ? state : { ...state, partials: [] };
   }
 }
 
-function onPartial(state: CaptionState, partial: TranscriptPartial): CaptionState {
+function onPartial(state: CaptionState, told: TranscriptPartial): CaptionState {
+  const partial = spokenBy(state.merged, told);
   if (state.index.has(partial.segment_id) || state.removed.has(partial.segment_id)) return state;
   const { stream_id: streamId } = partial;
   if (state.voided.includes(streamId)) return state;
@@ -79,6 +97,37 @@ function onRevised(state: CaptionState, revised: Extract<CaptionEvent, { type: "
   return withSegments(kept, revised.segments);
 }
 
+function onRenamed(state: CaptionState, { speaker, name }: Pick<SpeakerRenamed, "speaker" | "name">): CaptionState {
+  if ((state.names.get(speaker) ?? null) === name) return state;
+  const names = new Map(state.names);
+  if (name === null) names.delete(speaker);
+  else names.set(speaker, name);
+  return { ...state, names };
+}
+
+/** The segments follow as a revision; until then they are shown as they will be. */
+function onMerged(state: CaptionState, { from, into }: Pick<SpeakerMerged, "from" | "into">): CaptionState {
+  const merged = new Map([...state.merged].map(([label, means]) => [label, means === from ? into : means]));
+  merged.set(from, into);
+  merged.delete(into);
+  const names = new Map(state.names);
+  names.delete(from);
+  const segments = state.segments.map((segment) => spokenBy(merged, segment));
+  return {
+    ...state,
+    segments,
+    index: new Map(segments.map((segment) => [segment.segment_id, segment])),
+    partials: state.partials.map((partial) => spokenBy(merged, partial)),
+    names,
+    merged,
+  };
+}
+
+function spokenBy<T extends { speaker?: string | null }>(merged: ReadonlyMap<string, string>, told: T): T {
+  const into = told.speaker == null ? undefined : merged.get(told.speaker);
+  return into === undefined ? told : { ...told, speaker: into };
+}
+
 function without(state: CaptionState, gone: ReadonlySet<string>): CaptionState {
   const segments = state.segments.filter((segment) => !gone.has(segment.segment_id));
   return {
@@ -88,6 +137,11 @@ function without(state: CaptionState, gone: ReadonlySet<string>): CaptionState {
     partials: state.partials.filter((partial) => !gone.has(partial.segment_id)),
     removed: new Set([...state.removed, ...gone]),
   };
+}
+
+/** The order of every transcript: pieces of a final have its ordinal, and ids that follow one another. */
+function byPlace(a: CaptionSegment, b: CaptionSegment): number {
+  return a.start_ms - b.start_ms || a.ordinal - b.ordinal || (a.segment_id < b.segment_id ? -1 : 1);
 }
 
 /** Insert or replace segments. Nearly always this appends one at the end. */
@@ -101,7 +155,7 @@ function withSegments(state: CaptionState, incoming: readonly CaptionSegment[]):
   for (const segment of fresh) index.set(segment.segment_id, segment);
   const settled = new Set(fresh.map((segment) => segment.segment_id));
   const kept = state.segments.filter((segment) => !settled.has(segment.segment_id));
-  const segments = [...kept, ...fresh].sort((a, b) => a.start_ms - b.start_ms || a.ordinal - b.ordinal);
+  const segments = [...kept, ...fresh].sort(byPlace);
   const partials = state.partials.some((partial) => settled.has(partial.segment_id))
     ? state.partials.filter((partial) => !settled.has(partial.segment_id))
     : state.partials;

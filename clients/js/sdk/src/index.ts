@@ -34,7 +34,9 @@ export {
 } from "./devices.js";
 export { fileSource } from "./file.js";
 export { FINE, type Health } from "./health.js";
+export { httpRequest } from "./http.js";
 export type { ConnectionState } from "./link.js";
 export { opusContainer } from "./opus.js";
+export { People, type EnrolledVoice, type SegmentHistory, type SegmentVersion, type Speaker } from "./people.js";
 export type { AudioSource, SourceEvents, SourceFormat } from "./source.js";
 export { highlightRuns, type Run } from "./text.js";

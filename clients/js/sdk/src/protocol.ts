@@ -34,6 +34,7 @@ export interface EventsRead {
   limit?: number;
 }
 
+/** `speakers`: as it is now (feature "speakers"); later changes come as `server:status`. */
 export interface Ready {
   protocol: number;
   features: string[];
@@ -42,6 +43,7 @@ export interface Ready {
   tenant: TenantInfo;
   engine: EngineInfo;
   limits: Record<string, number>;
+  speakers: SpeakersInfo;
   server_time: number;
 }
 
@@ -236,13 +238,39 @@ export interface ServerDraining {
 
 /**
  * What the server can do now: after `ready`, and whenever it changes (feature "server_status"). `vectors`: search by
- * meaning works; `alignment`: languages whose finals get exact word times by a later `transcript:revised`.
+ * meaning works; `alignment`: languages whose finals get exact word times by a later `transcript:revised`; `speakers`:
+ * finals say who spoke, `speakers_notice`: why they do not, one sentence for a person.
  */
 export interface ServerStatus {
   engine: EngineInfo;
   vectors: boolean;
   alignment: string[];
+  speakers: boolean;
+  speakers_notice: string | null;
   tasks: StatusTask[];
+}
+
+/** Body of the durable event: two labels are one speaker. The segments follow as `transcript:revised`. */
+export interface SpeakerMerged {
+  recording_id: string;
+  from: string;
+  into: string;
+}
+
+/** Body of the durable event. `speaker`: the label; `name`: null where it was taken away. */
+export interface SpeakerRenamed {
+  recording_id: string;
+  speaker: string;
+  name: string | null;
+}
+
+/**
+ * Whether finals say who spoke. `state`: "ready"; "starting" or "down": perhaps soon; "off". `notice`: one sentence for
+ * a person where it is not ready.
+ */
+export interface SpeakersInfo {
+  state: "down" | "off" | "ready" | "starting";
+  notice: string | null;
 }
 
 /**
@@ -371,6 +399,8 @@ export interface ServerEvents {
   "transcript:flushed": TranscriptFlushed;
   "transcript:final": TranscriptFinal & Logged;
   "transcript:revised": TranscriptRevised & Logged;
+  "speaker:renamed": SpeakerRenamed & Logged;
+  "speaker:merged": SpeakerMerged & Logged;
   "recording:started": RecordingStarted & Logged;
   "recording:updated": RecordingUpdated & Logged;
   "recording:ended": RecordingEnded & Logged;
@@ -383,4 +413,4 @@ export interface ServerEvents {
 export const UNACKNOWLEDGED = ["voice:recording:chunk"] as const;
 
 /** Server events of a room's log. */
-export const DURABLE_EVENTS = ["recording:ended", "recording:started", "recording:updated", "transcript:final", "transcript:revised"] as const;
+export const DURABLE_EVENTS = ["recording:ended", "recording:started", "recording:updated", "speaker:merged", "speaker:renamed", "transcript:final", "transcript:revised"] as const;

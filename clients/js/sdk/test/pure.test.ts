@@ -333,9 +333,44 @@ describe("captions", () => {
     expect(reduceCaptions(state, final("b", 5, 3))).toBe(state);
   });
 
+  test("a final that two people share is split in its place", () => {
+    const { segment_id: whole } = segment("b", 100);
+    const before = captionsOf([segment("a", 0), segment("b", 100), segment("c", 200)]);
+    const first = { ...segment("b", 100, 2), speaker: "S1" };
+    const pieces = [150, 100].map((start_ms, at) => ({ ...segment(`${whole}~${2 + at}`, start_ms), ordinal: first.ordinal }));
+    const split: CaptionEvent = { type: "revised", body: { segments: [...pieces, first], removed: [] } };
+    const state = reduceCaptions(before, split);
+    expect(state.segments.map((item) => item.segment_id)).toEqual(["a", "b", "b~3", "b~2", "c"]);
+    expect(state.index.get("b")?.speaker).toBe("S1");
+    expect(reduceCaptions(state, split)).toBe(state);
+    expect(reduceCaptions(state, { type: "final", body: segment("b", 100) })).toBe(state);
+  });
+
+  test("names are beside the labels, and a merged label is the other one from then on", () => {
+    const spoken = (id: string, start_ms: number, speaker: string) => ({ ...segment(id, start_ms), speaker });
+    const heard = (state: typeof NO_CAPTIONS) => [...state.segments, ...state.partials].map((item) => item.speaker);
+    const named = (speaker: string, name: string | null): CaptionEvent => ({ type: "renamed", body: { speaker, name } });
+    const merged = (from: string, into: string): CaptionEvent => ({ type: "merged", body: { from, into } });
+    const events = [named("S2", "Bob"), named("S1", "Ada"), named("S3", null), partial("p", 1, { speaker: "S2" })];
+    const before = events.reduce(reduceCaptions, captionsOf([spoken("a", 0, "S1"), spoken("b", 1, "S2")]));
+    expect(Object.fromEntries(before.names)).toEqual({ S1: "Ada", S2: "Bob" });
+    const state = reduceCaptions(before, merged("S2", "S1"));
+    expect(heard(state)).toEqual(["S1", "S1", "S1"]);
+    expect(state.index.get("b")?.speaker).toBe("S1");
+    expect(Object.fromEntries(state.names)).toEqual({ S1: "Ada" });
+    const later = reduceCaptions(state, partial("p", 2, { speaker: "S2" }));
+    expect(heard(reduceCaptions(later, merged("S1", "S4")))).toEqual(["S4", "S4", "S4"]);
+    const chain = [merged("S1", "S4"), partial("p", 3, { speaker: "S2" })].reduce(reduceCaptions, later);
+    expect(heard(chain)).toEqual(["S4", "S4", "S4"]);
+    const read = captionsOf([], { speakers: { S1: "Ada" }, merged: { S2: "S1" } });
+    expect(heard(reduceCaptions(read, partial("p", 1, { speaker: "S2" })))).toEqual(["S1"]);
+    expect(read.names.get("S1")).toBe("Ada");
+  });
+
   test("what changes nothing returns the same state", () => {
-    const state = captionsOf([segment("a", 0)]);
-    for (const event of [final("a", 0), partial("a", 5), { type: "ended" } as const]) {
+    const state = captionsOf([segment("a", 0)], { speakers: { S1: "Ada" } });
+    const same: CaptionEvent = { type: "renamed", body: { speaker: "S1", name: "Ada" } };
+    for (const event of [final("a", 0), partial("a", 5), same, { type: "ended" } as const]) {
       expect(reduceCaptions(state, event)).toBe(state);
     }
   });

@@ -4,7 +4,7 @@ import asyncio
 
 from server.edge.board import StatusBoard
 from streaming.aio import Scope
-from streaming.protocol.messages import EngineInfo, StatusTask
+from streaming.protocol.messages import EngineInfo, SpeakersInfo, StatusTask
 from tests.sim.clock import run
 
 
@@ -18,6 +18,7 @@ class Parts:
             engine=lambda tenant: EngineInfo(name=f"engine of {tenant}", model="m", state="ready"),
             vectors=lambda: self.vectors,
             alignment=lambda: ["en"],
+            speakers=lambda: SpeakersInfo(state="off", notice="No weights."),
             tasks=lambda: self.tasks,
         )
 
@@ -25,6 +26,7 @@ class Parts:
 def test_a_tenant_is_told_of_its_own_engine() -> None:
     status = Parts().board.status("acme")
     assert (status.engine.name, status.vectors, status.alignment, status.tasks) == ("engine of acme", False, ["en"], [])
+    assert (status.speakers, status.speakers_notice) == (False, "No weights.")
 
 
 def test_only_changes_are_told() -> None:

@@ -6,12 +6,15 @@
  * order of the Tab key, the arrows go from one to the next.
  */
 
-import type { CaptionSegment, CaptionState } from "@parlance/client";
+import type { CaptionSegment, CaptionState, People, TranscriptPartial } from "@parlance/client";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState, type KeyboardEvent, type MouseEvent, type RefObject } from "react";
 import { Button } from "react-aria-components";
 import { usePlace, usePlayer } from "../player/usePlayer.js";
+import { clock } from "../shell/format.js";
+import { speakerName } from "../speakers/names.js";
 import { DownIcon } from "../ui/icons.js";
 import { Final, Running } from "./Segment.js";
+import { SegmentEditor } from "./SegmentEditor.js";
 import { segmentAt, wordAt } from "./words.js";
 
 interface Props {
@@ -21,18 +24,24 @@ interface Props {
   isLoaded: boolean;
   /** The segment to show, from a search hit or a link. */
   target: string | null;
+  /** Null where the reader may not correct anything. */
+  people: People | null;
   onPlay: (ms: number) => void;
   onCopyLink: (ms: number) => void;
+  onSpeaker: (label: string) => void;
+  onEdited: (segment: CaptionSegment) => void;
 }
 
 /** A reader this close to the end, in CSS pixels, is following: about two lines. */
 const FOLLOW_PX = 72;
 
-export function Captions({ recordingId, captions, isLive, isLoaded, target, onPlay, onCopyLink }: Props) {
+export function Captions(props: Props) {
+  const { recordingId, captions, isLive, isLoaded, target, people, onPlay, onCopyLink, onSpeaker, onEdited } = props;
   const { segments, partials } = captions;
   const box = useRef<HTMLDivElement>(null);
   const [isFollowing, setFollowing] = useState(target === null);
   const [tabStop, setTabStop] = useState<string | null>(null);
+  const [editing, setEditing] = useState<string | null>(null);
   const isEmpty = segments.length === 0 && partials.length === 0;
   const heard = useHeard(recordingId, segments);
   const stop = tabStop !== null && captions.index.has(tabStop) ? tabStop : (segments[0]?.segment_id ?? null);
@@ -51,11 +60,18 @@ export function Captions({ recordingId, captions, isLive, isLoaded, target, onPl
   useHeardInSight(box, heard.segmentId);
 
   const onClick = (event: MouseEvent<HTMLElement>): void => {
-    const pressed = (event.target as Element).closest<HTMLElement>("[data-ms], [data-link]");
+    const pressed = (event.target as Element).closest<HTMLElement>("[data-ms], [data-link], [data-edit], [data-speaker]");
     if (!pressed || window.getSelection()?.isCollapsed === false) return; // Marking text is not pressing it.
-    const { ms, link } = pressed.dataset;
+    const { ms, link, edit, speaker } = pressed.dataset;
     if (ms !== undefined) onPlay(Number(ms));
-    else onCopyLink(Number(link));
+    else if (link !== undefined) onCopyLink(Number(link));
+    else if (speaker !== undefined) onSpeaker(speaker);
+    else if (edit !== undefined) setEditing(edit);
+  };
+  const endEditing = (segmentId: string): void => {
+    setEditing(null);
+    // The button that began it is drawn again first.
+    requestAnimationFrame(() => segmentElement(box.current, segmentId)?.querySelector<HTMLElement>("[data-edit]")?.focus());
   };
 
   const toLive = (): void => {
@@ -77,18 +93,34 @@ export function Captions({ recordingId, captions, isLive, isLoaded, target, onPl
         aria-label="Transcript"
       >
         {isLoaded && isEmpty && <p className="empty">{isLive ? "Listening…" : "Nothing was said in this recording."}</p>}
-        {segments.map((segment, at) => (
+        {segments.map((segment, at) => people !== null && segment.segment_id === editing ? (
+          <div key={segment.segment_id} className="segment editing" data-segment={segment.segment_id}>
+            <time className="at">{clock(segment.start_ms)}</time>
+            <SegmentEditor
+              people={people}
+              recordingId={recordingId}
+              segment={segment}
+              onSaved={onEdited}
+              onClose={() => endEditing(segment.segment_id)}
+            />
+          </div>
+        ) : (
           <Final
             key={segment.segment_id}
             segment={segment}
-            speaker={speakerChange(segments[at - 1], segment)}
+            speaker={speakerChange(segments[at - 1], segment, captions.names)}
+            mayEdit={people !== null}
             isTarget={segment.segment_id === target}
             heard={segment.segment_id === heard.segmentId ? heard.word : null}
             isTabStop={segment.segment_id === stop}
           />
         ))}
-        {partials.map((partial) => (
-          <Running key={partial.segment_id} partial={partial} />
+        {partials.map((partial, at) => (
+          <Running
+            key={partial.segment_id}
+            partial={partial}
+            speaker={speakerChange(partials[at - 1] ?? segments.at(-1), partial, captions.names)}
+          />
         ))}
       </div>
       {isLive && (!isFollowing || isPlaying) && (
@@ -101,8 +133,15 @@ export function Captions({ recordingId, captions, isLive, isLoaded, target, onPl
   );
 }
 
-function speakerChange(before: CaptionSegment | undefined, segment: CaptionSegment): string | null {
-  return segment.speaker !== null && segment.speaker !== before?.speaker ? segment.speaker : null;
+type Spoken = Pick<TranscriptPartial, "speaker">;
+
+/** What the speaker is called, where another one spoke before. */
+function speakerChange(
+  before: Spoken | undefined,
+  { speaker }: Spoken,
+  names: CaptionState["names"],
+): string | null {
+  return speaker != null && speaker !== before?.speaker ? speakerName(speaker, names) : null;
 }
 
 /** What the player is at: a segment, and a word in it. */
@@ -125,8 +164,8 @@ function moveFocus(event: KeyboardEvent<HTMLElement>): void {
   const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
   const focused = (event.target as Element).closest<HTMLElement>("button.at, button.moment");
   if (step === 0 || !focused) return;
-  const kind = focused.classList.contains("at") ? "at" : "moment";
-  const all = [...event.currentTarget.querySelectorAll<HTMLElement>(`button.${kind}`)];
+  const kind = ["[data-ms]", "[data-edit]", "[data-link]"].find((name) => focused.matches(name))!;
+  const all = [...event.currentTarget.querySelectorAll<HTMLElement>(`button${kind}`)];
   const next = all[all.indexOf(focused) + step];
   if (!next) return;
   event.preventDefault();

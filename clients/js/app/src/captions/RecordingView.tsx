@@ -1,7 +1,7 @@
 /** One recording: its heading, its transcript, growing while it is live, and its player. */
 
-import type { Recording } from "@parlance/client";
-import { useEffect, useMemo, useRef } from "react";
+import type { People, Recording } from "@parlance/client";
+import { useEffect, useMemo, useRef, useState } from "react";
 import { Button } from "react-aria-components";
 import type { Track } from "../player/player.js";
 import { PlayerBar } from "../player/PlayerBar.js";
@@ -10,6 +10,8 @@ import { clock, duration, when } from "../shell/format.js";
 import { linkTo, type Route } from "../shell/route.js";
 import type { Connection } from "../shell/useConnection.js";
 import { BackIcon, CopyIcon } from "../ui/icons.js";
+import { speakerName } from "../speakers/names.js";
+import { SpeakerDialog } from "../speakers/SpeakerDialog.js";
 import { useCopy } from "../ui/Said.js";
 import { Captions } from "./Captions.js";
 import { useTranscript } from "./useTranscript.js";
@@ -18,14 +20,17 @@ import { segmentAt } from "./words.js";
 interface Props {
   connection: Connection;
   token: string;
+  /** Null where this person may only read. */
+  people: People | null;
   recordingId: string;
   route: Route;
   /** The recording as the list knows it: there before the transcript was read, and kept current. */
   listed: Recording | null;
 }
 
-export function RecordingView({ connection, token, recordingId, route, listed }: Props) {
-  const { recording: read, captions, isLoaded, error, retry } = useTranscript(connection, token, recordingId);
+export function RecordingView({ connection, token, people, recordingId, route, listed }: Props) {
+  const { recording: read, captions, isLoaded, error, retry, tell } = useTranscript(connection, token, recordingId);
+  const [naming, setNaming] = useState<string | null>(null);
   const recording = read?.state === "ended" ? read : (listed ?? read);
   const { segments } = captions;
   const target = route.segmentId ?? (route.atMs === null ? null : (segmentAt(segments, route.atMs)?.segment_id ?? null));
@@ -51,7 +56,9 @@ export function RecordingView({ connection, token, recordingId, route, listed }:
       </section>
     );
   }
-  const lines = (): string => segments.map(({ start_ms, text }) => `[${clock(start_ms)}] ${text}`).join("\n");
+  const said = (speaker: string | null): string => (speaker === null ? "" : `${speakerName(speaker, captions.names)}: `);
+  const lines = (): string =>
+    segments.map(({ start_ms, speaker, text }) => `[${clock(start_ms)}] ${said(speaker)}${text}`).join("\n");
   return (
     <article className="recording">
       <header className="recording-head">
@@ -74,10 +81,22 @@ export function RecordingView({ connection, token, recordingId, route, listed }:
         isLive={recording?.state === "live"}
         isLoaded={isLoaded}
         target={target}
+        people={people}
+        onSpeaker={setNaming}
+        onEdited={(segment) => tell({ type: "revised", body: { segments: [segment], removed: [] } })}
         onPlay={(ms) => track && player.play(track, ms)}
         onCopyLink={(ms) => copy(linkTo(recordingId, ms), `The link to ${clock(ms)} was copied.`)}
       />
       {track && track.lengthMs > 0 && <PlayerBar track={track} />}
+      {people !== null && naming !== null && (
+        <SpeakerDialog
+          people={people}
+          recordingId={recordingId}
+          label={naming}
+          names={captions.names}
+          onClose={() => setNaming(null)}
+        />
+      )}
     </article>
   );
 }

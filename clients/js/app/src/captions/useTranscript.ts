@@ -21,12 +21,14 @@ export interface TranscriptView {
   isLoaded: boolean;
   error: ParlanceError | null;
   retry: () => void;
+  /** Show at once what this page itself has changed; the room tells it too. */
+  tell: (event: CaptionEvent) => void;
 }
 
 type Action = CaptionEvent | { type: "loaded"; transcript: Transcript };
 
 function reduce(state: CaptionState, action: Action): CaptionState {
-  return action.type === "loaded" ? captionsOf(action.transcript.segments) : reduceCaptions(state, action);
+  return action.type === "loaded" ? captionsOf(action.transcript.segments, action.transcript) : reduceCaptions(state, action);
 }
 
 /** Rendered with the recording's id as key: each recording has a state of its own. */
@@ -67,6 +69,8 @@ export function useTranscript({ client, state }: Connection, token: string, reco
       client.on("transcript:partial", ifMine((body) => dispatch({ type: "partial", body }))),
       client.on("transcript:final", ifMine((body) => dispatch({ type: "final", body }))),
       client.on("transcript:revised", ifMine((body) => dispatch({ type: "revised", body }))),
+      client.on("speaker:renamed", ifMine((body) => dispatch({ type: "renamed", body }))),
+      client.on("speaker:merged", ifMine((body) => dispatch({ type: "merged", body }))),
       client.on("recording:ended", ({ recording: ended }) => {
         if (ended.id !== recordingId) return;
         dispatch({ type: "ended" });
@@ -77,5 +81,5 @@ export function useTranscript({ client, state }: Connection, token: string, reco
   }, [client, recordingId]);
 
   useRoom(client, state, `recording:${recordingId}`, seq, load);
-  return { recording, captions, isLoaded: seq !== undefined, error, retry: load };
+  return { recording, captions, isLoaded: seq !== undefined, error, retry: load, tell: dispatch };
 }

@@ -20,9 +20,10 @@ interface Props {
   isRecording: boolean;
   onSignOut: () => void;
   onHelp: () => void;
+  onVoices: () => void;
 }
 
-export function Header({ connection, session, isRecording, onSignOut, onHelp }: Props) {
+export function Header({ connection, ...account }: Props) {
   return (
     <header className="top">
       <a className="brand" href="#/">
@@ -31,7 +32,7 @@ export function Header({ connection, session, isRecording, onSignOut, onHelp }: 
       <ConnectionButton connection={connection} />
       <div className="top-end">
         <ThemeMenu />
-        <AccountMenu session={session} isRecording={isRecording} onSignOut={onSignOut} onHelp={onHelp} />
+        <AccountMenu {...account} />
       </div>
     </header>
   );
@@ -126,7 +127,7 @@ function ThemeMenu() {
   );
 }
 
-function AccountMenu({ session, isRecording, onSignOut, onHelp }: Omit<Props, "connection">) {
+function AccountMenu({ session, isRecording, onSignOut, onHelp, onVoices }: Omit<Props, "connection">) {
   return (
     <MenuTrigger>
       <Button className="button quiet who" aria-label={`Account: ${session.user.name}`}>
@@ -134,6 +135,9 @@ function AccountMenu({ session, isRecording, onSignOut, onHelp }: Omit<Props, "c
       </Button>
       <Popover className="popover" placement="bottom end">
         <Menu className="menu" aria-label="Account" disabledKeys={isRecording ? ["out"] : []}>
+          <MenuItem id="voices" className="menu-item" onAction={onVoices}>
+            Voices
+          </MenuItem>
           <MenuItem id="help" className="menu-item" onAction={onHelp}>
             Keyboard shortcuts
           </MenuItem>

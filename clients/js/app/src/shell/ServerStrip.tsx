@@ -1,6 +1,7 @@
-/** What the server says about itself: its engine's notice, and long work on itself. Quiet, but never hidden. */
+/** What the server says about itself: notices of its engine, why nobody is told apart, and long work on itself. Quiet, but
+ * never hidden. */
 
-import type { EngineInfo, StatusTask } from "@parlance/client";
+import type { EngineInfo, Ready, ServerStatus, StatusTask } from "@parlance/client";
 import { ProgressBar } from "react-aria-components";
 import type { Connection } from "./useConnection.js";
 
@@ -8,9 +9,10 @@ export function ServerStrip({ connection, isRecording }: { connection: Connectio
   const { state, status, info } = connection;
   const engine = status?.engine ?? info?.engine ?? null;
   // What waits for its turn is told under the connection's button.
+  const notices = [engineWords(engine), speakerWords(info, status)].filter((words) => words !== "");
   const tasks = (status?.tasks ?? []).filter(({ state: of }) => of === "running" || of === "failed");
   const isAway = state === "reconnecting" && !isRecording; // The recording says it itself, with what is kept.
-  if (!isAway && tasks.length === 0 && engineWords(engine) === "") return null;
+  if (!isAway && tasks.length === 0 && notices.length === 0) return null;
   return (
     <aside className="strip" aria-label="About the server">
       {isAway && (
@@ -18,7 +20,11 @@ export function ServerStrip({ connection, isRecording }: { connection: Connectio
           No connection to the server. Trying again…
         </p>
       )}
-      {engineWords(engine) !== "" && <p className="notice">{engineWords(engine)}</p>}
+      {notices.map((words) => (
+        <p key={words} className="notice">
+          {words}
+        </p>
+      ))}
       {tasks.map((task) => (
         <Task key={task.name} task={task} />
       ))}
@@ -32,6 +38,11 @@ export function engineWords(engine: EngineInfo | null): string {
   if (engine.state === "starting") said.unshift("The speech engine is starting; what is said is kept and captioned then.");
   if (engine.state === "down") said.unshift("The speech engine is down; what you record is kept and captioned later.");
   return said.filter(Boolean).join(" ");
+}
+
+/** Why captions do not say who spoke; nothing where they do, and of a server that knows nothing of it. */
+export function speakerWords(info: Pick<Ready, "speakers"> | null, status: Pick<ServerStatus, "speakers_notice"> | null): string {
+  return (status ? status.speakers_notice : info?.speakers?.notice) ?? "";
 }
 
 function Task({ task }: { task: StatusTask }) {

@@ -1,5 +1,6 @@
 /** The signed-in page: what stands around the start screen and the recordings, and the keys. */
 
+import { People } from "@parlance/client";
 import { useRef, useState, type MouseEvent } from "react";
 import { Button } from "react-aria-components";
 import type { Session } from "../api.js";
@@ -14,6 +15,7 @@ import { RecordSetup } from "../record/RecordSetup.js";
 import { useRecorder, type Recorder } from "../record/useRecorder.js";
 import { useSearch } from "../search/useSearch.js";
 import type { Access } from "../signin/session.js";
+import { VoicesDialog } from "../speakers/VoicesDialog.js";
 import { Ask } from "../ui/Ask.js";
 import { Header } from "./Header.js";
 import { hrefOf, useRoute } from "./route.js";
@@ -33,7 +35,7 @@ interface ConnectedProps {
   access: Access;
 }
 
-type Asking = "help" | "stop" | null;
+type Asking = "help" | "stop" | "voices" | null;
 
 function Connected({ connection, session, access }: ConnectedProps) {
   const { client, state } = connection;
@@ -49,6 +51,10 @@ function Connected({ connection, session, access }: ConnectedProps) {
   const [asking, setAsking] = useState<Asking>(null);
   const player = usePlayer();
   const isRecording = recorder.state !== "idle";
+  const token = useRef(session.token);
+  token.current = session.token;
+  const [people] = useState(() => new People(() => token.current));
+  const mayEdit = connection.info?.user.roles.some((role) => role !== "viewer") ?? false;
 
   const start = (file?: File): void => {
     void recorder.start(title, choices, file).then((begun) => {
@@ -86,6 +92,7 @@ function Connected({ connection, session, access }: ConnectedProps) {
         isRecording={isRecording}
         onSignOut={access.signOut}
         onHelp={() => setAsking("help")}
+        onVoices={() => setAsking("voices")}
       />
       <ServerStrip connection={connection} isRecording={isRecording} />
       <Sidebar library={library} search={search} searchBox={searchBox} connectionState={state} current={recordingId} />
@@ -105,6 +112,7 @@ function Connected({ connection, session, access }: ConnectedProps) {
             key={recordingId}
             connection={connection}
             token={session.token}
+            people={mayEdit ? people : null}
             recordingId={recordingId}
             route={route}
             listed={recordings.find((recording) => recording.id === recordingId) ?? null}
@@ -116,6 +124,7 @@ function Connected({ connection, session, access }: ConnectedProps) {
         <RecorderBar recorder={recorder} connectionState={state} shown={recordingId} />
       </footer>
       <Help isOpen={asking === "help"} onClose={() => setAsking(null)} />
+      {asking === "voices" && <VoicesDialog people={people} mayEdit={mayEdit} onClose={() => setAsking(null)} />}
       <StopQuestion isOpen={asking === "stop" && isRecording} recorder={recorder} onClose={() => setAsking(null)} />
     </div>
   );

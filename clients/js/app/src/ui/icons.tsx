@@ -114,6 +114,12 @@ export const LinkIcon = () => (
   </Icon>
 );
 
+export const PencilIcon = () => (
+  <Icon size={16}>
+    <path d="M4.5 19.5l1-4.5L16 4.500l3.500 3.500L9 18.500zM13.5 7l3.500 3.500" />
+  </Icon>
+);
+
 export const VolumeIcon = () => (
   <Icon>
     <path d="M4 9.500v5h3.500L12 18.500v-13L7.5 9.500zM15.5 9a4.2 4.2 0 0 1 0 6M18 6.500a7.8 7.8 0 0 1 0 11" />
