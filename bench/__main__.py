@@ -1,5 +1,5 @@
 """Run every benchmark: `python -m bench [NAME ...] [--quick] [--speech FOLDER] [--model FOLDER]`; `make bench` runs it
-plain. `captions` also takes `--streams`, `--shape`, `--engine` and `--resume`.
+plain. `captions` also takes `--streams`, `--shape`, `--engine` and `--resume`; `peers` runs only when it is named.
 
 Policy: what needs no outside data always runs; a benchmark whose program is missing is listed as skipped. Servers are
 real ones, started from this checkout with data folders of their own. Raw results go to bench/results/<name>.json, one
@@ -32,7 +32,9 @@ from bench import (
     replay,
     resume,
     search,
+    second_pass,
     setups,
+    speakers,
     speech,
     stalled,
     startup,
@@ -40,6 +42,8 @@ from bench import (
     tables,
 )
 from bench.beside import ROUNDS
+from bench.peers import run as peers
+from bench.peers.settings import chosen
 from bench.report import ROOT, Figure, Result, table, write
 from streaming.recogniser.pocketsphinx import PocketSphinxEngine
 from tests.support import synth
@@ -53,7 +57,7 @@ SEARCH_P95_MS = 50
 
 class Options(msgspec.Struct, frozen=True):
     """`speech`: a folder of recordings with manifest.json; `model`: folder or name of a Whisper for CTranslate2;
-    `streams`, `shape`, `engine`, `resume`: of `captions`."""
+    `streams`, `shape`, `engine`, `resume`: of `captions`; `streams`, `shape`, `resume` and `peers`: of `peers`."""
 
     quick: bool
     speech: Path | None
@@ -64,6 +68,7 @@ class Options(msgspec.Struct, frozen=True):
     shape: str | None = None
     engine: str | None = None
     resume: bool = False
+    peers: tuple[str, ...] = ()
 
 
 Benchmark = Callable[[Options], Awaitable[Result]]
@@ -86,6 +91,11 @@ async def live_captions(options: Options) -> Result:
 
 async def an_hour(options: Options) -> Result:
     return await hour.benchmark(options.model, 240 if options.quick else 3_600, options.seed)
+
+
+async def a_second_pass(options: Options) -> Result:
+    seconds, live_s = (600, 40) if options.quick else (7_200, 60)
+    return await second_pass.benchmark(options.model, seconds, live_s, options.seed)
 
 
 async def every_encoding(options: Options) -> Result:
@@ -216,6 +226,19 @@ async def resumes(options: Options) -> Result:
     return await with_server(TONES, lambda server: resume.benchmark(server, cuts, kills, options.seed))
 
 
+async def who_speaks(options: Options) -> Result:
+    if options.speech is None:
+        return Result("speakers", [], {}, {}, skipped="needs --speech FOLDER")
+    return await speakers.benchmark(options.speech, 3 if options.quick else 18, options.seed)
+
+
+async def other_servers(options: Options) -> Result:
+    return await peers.benchmark(
+        options.output, options.peers, quick=options.quick, seed=options.seed, counts=options.streams,
+        shape=options.shape, resume=options.resume,
+    )  # fmt: skip
+
+
 def rounds(options: Options) -> int:
     """Of each side of a comparison."""
     return 1 if options.quick else ROUNDS
@@ -225,6 +248,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "startup": start_up,
     "captions": live_captions,
     "hour": an_hour,
+    "pass": a_second_pass,
     "encodings": every_encoding,
     "preparation": prepared,
     "policies": commit_policies,
@@ -240,7 +264,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "stalled": stalls,
     "replay": replays,
     "resume": resumes,
+    "speakers": who_speaks,
+    "peers": other_servers,
 }
+ONLY_BY_NAME = frozenset({"peers"})
+"""Installs 7 GB of other programs; nobody gets that unasked."""
 
 
 async def with_server(engine: str, measure: Callable[[ServerProcess], Awaitable[Found]], **settings: str) -> Found:
@@ -254,7 +282,8 @@ async def with_server(engine: str, measure: Callable[[ServerProcess], Awaitable[
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Parlance; see docs/benchmarks.md.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(BENCHMARKS)}; default all")
+    known = ", ".join(BENCHMARKS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {known}; default all but peers")
     parser.add_argument("--quick", action="store_true", help="less of everything, about eight minutes")
     parser.add_argument("--speech", type=Path, metavar="FOLDER", help="recordings with a manifest.json: id, file, text")
     parser.add_argument(
@@ -264,13 +293,16 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         help="a Whisper for CTranslate2, a folder or a name; default PARLANCE_MODEL, else the tests' micro Whisper",
     )
     parser.add_argument("--seed", type=int, default=1)
-    counts = parser.add_argument_group("captions")
+    counts = parser.add_argument_group("captions, peers")
     counts.add_argument(
         "--streams", type=counted, default=(), metavar="N,N", help="at once; default: to twice the knee"
     )
     counts.add_argument("--shape", choices=["micro", *setups.SHAPES], help="whose compute; default all")
     counts.add_argument("--engine", choices=[setups.WHISPER, setups.SPHINX], help="default both")
     counts.add_argument("--resume", action="store_true", help="go on with what an interrupted run has measured")
+    counts.add_argument(
+        "--peers", type=listed, default=(), metavar="WHO,WHO", help="wlk, wl, or their settings; default all"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args(given)
     unknown = set(options.names) - set(BENCHMARKS)
@@ -289,13 +321,20 @@ def counted(text: str) -> tuple[int, ...]:
     return counts
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """Names, such as "wlk,wl"."""
+    names = tuple(part.strip() for part in text.split(","))
+    chosen(names)
+    return names
+
+
 async def run(given: argparse.Namespace) -> list[Result]:
     options = Options(
         given.quick, given.speech, given.model, given.seed, given.output,
-        given.streams, given.shape, given.engine, given.resume,
+        given.streams, given.shape, given.engine, given.resume, given.peers,
     )  # fmt: skip
     results = []
-    for name in given.names or BENCHMARKS:
+    for name in given.names or [name for name in BENCHMARKS if name not in ONLY_BY_NAME]:
         print(f"{name} ...", file=sys.stderr, flush=True)
         began = time.perf_counter()
         result = await BENCHMARKS[name](options)

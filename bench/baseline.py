@@ -22,7 +22,8 @@ import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 
-from bench import compute, shapes
+from bench import shapes
+from bench.mirror import mirrored
 from bench.report import ROOT
 from bench.speech import Clip
 from server.workers.engines import SETTINGS
@@ -89,7 +90,7 @@ class Loop:
     def __init__(self, order: Order) -> None:
         cores = len(os.sched_getaffinity(0))
         cuda = order.device.startswith("cuda")
-        with compute.mirrored(shapes.folder_of(order.shape) if order.shape else None):
+        with mirrored(shapes.folder_of(order.shape) if order.shape else None):
             self._whisper = WhisperModel(
                 order.model,
                 device="cuda" if cuda else "cpu",

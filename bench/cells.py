@@ -130,7 +130,7 @@ def cell_of(
         streams=len(takes),
         wall_s=round(wall_s, 2),
         audio_s=round(sum(take.clip.seconds for take in taken), 2),
-        latencies={name: latency for name, of in LATENCIES.items() if (latency := _latency(metrics.flat(of, taken)))},
+        latencies={name: latency for name, of in LATENCIES.items() if (latency := latency_of(metrics.flat(of, taken)))},
         partials=sum(h.name == PARTIAL for take in taken for h in take.heard),
         finals=sum(len(take.finals) for take in taken),
         final_words=sum(len(final.words) for take in taken for final in take.finals),
@@ -165,7 +165,8 @@ def _sums(pairs: "map[tuple[int, int]]") -> tuple[int, int]:
     return ones, others
 
 
-def _latency(delays: Sequence[float]) -> Latency | None:
+def latency_of(delays: Sequence[float]) -> Latency | None:
+    """None without delays."""
     if not delays:
         return None
     points = np.percentile(delays, np.linspace(0, 100, POINTS))

@@ -16,8 +16,8 @@ def knee_of(kept: Mapping[int, bool]) -> int:
     return max((count for count in kept if count < limit), default=0)
 
 
-def next_count(kept: Mapping[int, bool], most: int) -> int | None:
-    """How many streams to try next, at most `most`; None when the knee is known. Begins with 1."""
+def next_count(kept: Mapping[int, bool], most: int, share: float = STEP_SHARE) -> int | None:
+    """How many streams to try next, at most `most`; None when the knee is known to within `share`. Begins with 1."""
     if not kept:
         return 1
     knee = knee_of(kept)
@@ -25,6 +25,6 @@ def next_count(kept: Mapping[int, bool], most: int) -> int | None:
     if not broken:
         return min(2 * knee, most) if knee < most else None
     limit = min(broken)
-    if limit - knee <= max(1, int(STEP_SHARE * limit)):
+    if limit - knee <= max(1, int(share * limit)):
         return None
     return (knee + limit) // 2 or None

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -88,24 +88,13 @@ async def speak_all(
 ) -> Loaded:
     """All clips at once, each from a connection of its own, begun within `STAGGER_S`. Clips of one id are one clip."""
     account = await server.account("bench")
-    draw = Random(seed)
     with tempfile.TemporaryDirectory(prefix="parlance-bench-") as folder:
-        files = {clip.id: Path(folder) / f"{n}.npy" for n, (clip, _) in enumerate(clips)}
-        for clip in {clip.id: clip for clip, _ in clips}.values():
-            np.save(files[clip.id], clip.audio)
-        streams = [Order(clip.id, str(files[clip.id]), draw.uniform(0, STAGGER_S)) for clip, _ in clips]
-        shares = [streams[at : at + STREAMS_PER_PROCESS] for at in range(0, len(streams), STREAMS_PER_PROCESS)]
-        async with AsyncExitStack() as stack:
-            children = [await stack.enter_async_context(_child()) for _ in shares]
-            for child, share in zip(children, shares, strict=True):
-                await _send(child, msgspec.json.encode(Orders(server.url, account.token, share, pace, hang_s)))
-            for child in children:
-                await _ready(child)
+        shares = shares_of([clip for clip, _ in clips], Path(folder), seed)
+        orders = [msgspec.json.encode(Orders(server.url, account.token, share, pace, hang_s)) for share in shares]
+        async with processes("bench.load", orders) as speak:
             began = time.perf_counter()
             async with metered(server) as meter:
-                for child in children:
-                    await _send(child, b"go")
-                reports = await asyncio.gather(*map(_report, children))
+                reports = [msgspec.json.decode(told, type=Report) for told in await speak()]
             wall_s = time.perf_counter() - began
     briefs = [brief for report in reports for brief in report.takes]
     takes = [
@@ -115,10 +104,40 @@ async def speak_all(
     return Loaded(takes, meter, sum(report.cpu_s for report in reports), wall_s)
 
 
+def shares_of(clips: Sequence[Clip], folder: Path, seed: int) -> list[list[Order]]:
+    """Who speaks which clip, and when within `STAGGER_S`, process by process; the samples are written to `folder`."""
+    draw = Random(seed)
+    files = {clip.id: folder / f"{n}.npy" for n, clip in enumerate(clips)}
+    for clip in {clip.id: clip for clip in clips}.values():
+        np.save(files[clip.id], clip.audio)
+    streams = [Order(clip.id, str(files[clip.id]), draw.uniform(0, STAGGER_S)) for clip in clips]
+    return [streams[at : at + STREAMS_PER_PROCESS] for at in range(0, len(streams), STREAMS_PER_PROCESS)]
+
+
 @contextlib.asynccontextmanager
-async def _child() -> AsyncIterator[asyncio.subprocess.Process]:
+async def processes(module: str, orders: Sequence[bytes]) -> AsyncIterator[Callable[[], Awaitable[list[bytes]]]]:
+    """Processes of `module`, one to each line of orders, all of them ready to speak: what is yielded lets them, once,
+    and returns what each of them tells at its end. Raises RuntimeError when one fails, TimeoutError when one hangs
+    before it is ready."""
+    async with AsyncExitStack() as stack:
+        children = [await stack.enter_async_context(_child(module)) for _ in orders]
+        for child, order in zip(children, orders, strict=True):
+            await _send(child, order)
+        for child in children:
+            await _ready(child)
+
+        async def speak() -> list[bytes]:
+            for child in children:
+                await _send(child, b"go")
+            return await asyncio.gather(*map(_told, children))
+
+        yield speak
+
+
+@contextlib.asynccontextmanager
+async def _child(module: str) -> AsyncIterator[asyncio.subprocess.Process]:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.load", cwd=ROOT,
+        sys.executable, "-m", module, cwd=ROOT,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -144,12 +163,12 @@ async def _ready(child: asyncio.subprocess.Process) -> None:
         raise RuntimeError("a process of the load did not connect; what it wrote stands above")
 
 
-async def _report(child: asyncio.subprocess.Process) -> Report:
+async def _told(child: asyncio.subprocess.Process) -> bytes:
     assert child.stdout is not None
     told = await child.stdout.read()
     if await child.wait() != 0:
         raise RuntimeError("a process of the load failed; what it wrote stands above")
-    return msgspec.json.decode(told, type=Report)
+    return told
 
 
 async def serve() -> None:

@@ -82,8 +82,7 @@ def cpu_of(server: ServerProcess) -> Cpu:
 
 def memory_of(server: ServerProcess) -> Memory:
     resident = resident_kib(server.pid)
-    shared = sum(_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") for pid in server.workers())
-    return Memory(resident / 1024, shared / 1024)
+    return Memory(resident / 1024, proportional_mib(server.workers()))
 
 
 def cpu_s(pids: Iterable[int], *, reaped: bool = False) -> float:
@@ -95,6 +94,11 @@ def cpu_s(pids: Iterable[int], *, reaped: bool = False) -> float:
             times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
             ticks += sum(map(int, times if reaped else times[:2]))
     return ticks / TICKS_PER_S
+
+
+def proportional_mib(pids: Iterable[int]) -> float:
+    """Memory of these processes, shared pages divided among those who share them."""
+    return sum(_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") for pid in pids) / 1024
 
 
 def resident_kib(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""Pictures and the captions' tables of docs/benchmarks.md, from the raw results: `python -m bench.tables`.
+"""Pictures, tables of docs/benchmarks.md (captions, peers, speakers), from the raw results: `python -m bench.tables`.
 
 Policy: nothing is measured here, and nothing of these parts is written by hand; a test compares them with the results.
 """
@@ -12,29 +12,43 @@ from typing import Any
 import msgspec
 
 from bench.cells import KNEE_P95_MS, Cell
+from bench.peers import table as peers
 from bench.plots import Line, Panel, chart
 from bench.report import ROOT
 from bench.setups import SPHINX, Measured, memory
 
-DRAWN = ("captions",)
+DRAWN = ("captions", "peers", "speakers")
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 LATENCY, COST = "captions-latency.svg", "captions-cpu.svg"
 BEGIN, END = "<!-- made by bench/tables.py: captions -->", "<!-- end: captions -->"
+PEERS_BEGIN, PEERS_END = "<!-- made by bench/tables.py: peers -->", "<!-- end: peers -->"
+SPEAKERS_BEGIN, SPEAKERS_END = "<!-- made by bench/tables.py: speakers -->", "<!-- end: speakers -->"
 STREAMS = "streams at once"
+PARTS = ("der", "missed", "false_alarm", "confusion", "overlap")
 
 
 def draw(results: Path, document: Path = DOCUMENT, images: Path = IMAGES) -> None:
-    """Write pictures and tables anew from `results`/captions.json."""
-    found = load(results)
-    for name, text in pictures(found).items():
-        (images / name).write_text(text)
+    """Write pictures and tables of what was measured anew."""
     text = document.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, there, after = rest.partition(END)
+    if (results / "captions.json").is_file():
+        for name, drawn in pictures(load(results)).items():
+            (images / name).write_text(drawn)
+        text = placed(text, BEGIN, END, markdown(results))
+    if (results / "peers.json").is_file():
+        text = placed(text, PEERS_BEGIN, PEERS_END, peers.markdown(json.loads((results / "peers.json").read_text())))
+    if (results / "speakers.json").is_file():
+        text = placed(text, SPEAKERS_BEGIN, SPEAKERS_END, who(json.loads((results / "speakers.json").read_text())))
+    document.write_text(text)
+
+
+def placed(text: str, begin: str, end: str, inside: str) -> str:
+    """Raises ValueError where the text has no place for it."""
+    before, _, rest = text.partition(begin)
+    _, there, after = rest.partition(end)
     if not there:
-        raise ValueError(f"{document.name} has no place for the tables")
-    document.write_text(f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}")
+        raise ValueError(f"the document has no place for the tables: {begin}")
+    return f"{before}{begin}\n{inside}\n{end}{after}"
 
 
 def load(results: Path) -> list[Measured]:
@@ -182,3 +196,28 @@ def cell_row(label: str, count: str, cell: Cell) -> str:
 
 if __name__ == "__main__":
     draw(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "bench" / "results")
+
+
+def who(found: dict[str, Any]) -> str:
+    """Error rates of speakers and their parts: of all composed conversations, and of each recording."""
+    rows: list[dict[str, Any]] = found["raw"]["rows"]
+    composed: int = found["settings"]["composed"]
+    out = [
+        "| recording | when | DER | missed | false alarm | confusion | of it in overlap | speakers (true) |"
+        " label switches | cpWER | tcpWER |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for when in ("live", "shown", "after"):
+        rates = [row["rates"][when] for row in rows[:composed]]
+        total = sum(rate["total_s"] for rate in rates)
+        parts = [sum(rate[part] * rate["total_s"] for rate in rates) / total for part in PARTS]
+        out.append(f"| {composed} composed | {when} | {' | '.join(f'{part:.3f}' for part in parts)} | | | | |")
+    for row in rows[composed:]:
+        for when in ("live", "shown", "after"):
+            told = row["rates"].get(when)
+            parts_ = [f"{told[part]:.3f}" for part in PARTS] if told else ["–"] * len(PARTS)
+            count = f"{row['speakers'][when]} ({row['true_speakers'] or '?'})"
+            words = [f"{row['words'][when][name]:.3f}" if row["words"] else "–" for name in ("cpwer", "tcpwer")]
+            out.append(" | ".join([f"| {row['id']}", when, *parts_, count, str(row["switches"][when]), *words]) + " |")
+    cpu = next(figure["value"] for figure in found["figures"] if figure["name"] == "CPU of the worker")
+    return "\n".join([*out, "", f"CPU of the worker: {cpu} s for a second of audio in which somebody speaks."])

@@ -8,8 +8,9 @@ import ctranslate2
 import numpy as np
 import pytest
 
-from bench import baseline, compute, shapes, speech
-from bench.compute import Mirrored, Shaped, mirrored
+from bench import baseline, compute, mirror, shapes, speech
+from bench.compute import Shaped
+from bench.mirror import Mirrored, mirrored
 from bench.shapes import SHAPES, Shape
 from bench.speech import Speaker
 from streaming.model import UtteranceSpec
@@ -61,7 +62,7 @@ def both(nano: Path) -> tuple[Mirrored, Spy, Spy]:
 
 
 def ids() -> dict[str, int]:
-    return compute._ids(MICRO)
+    return mirror._ids(MICRO)
 
 
 def features(rows: int, frames: int = 300) -> ctranslate2.StorageView:
