@@ -316,6 +316,9 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Within a transaction, between two statements: then the database ends it and frees its locks, which a node that
     was paused or cut off would keep for ever. Ours follow each other within milliseconds. Half a lease, so that a
     takeover that waits for such a lock succeeds before clients despair."""
+    database_transaction_ms_max: int = 10_000
+    """All of a transaction, one lease, where the database can tell (PostgreSQL 17): a node that is paused between the
+    messages of one statement is not idle to it."""
     database_log_bytes_max: int = 4 * MIB
     """The embedded database's log is emptied above this size."""
     job_statement_ms_max: int = 10_000
@@ -461,6 +464,7 @@ def check(limits: Limits) -> Limits:
     assert limits.call_bytes_max >= 2 * limits.pass_piece_ms_max * 32, "a piece fits into a call"
     assert limits.align_batch_max <= 200, "PROTOCOL.md: at most 200 segments a revision"
     assert limits.database_acquire_ms_max <= limits.handler_ms_max, "a handler's deadline holds"
+    assert limits.database_idle_ms_max <= limits.database_transaction_ms_max <= limits.lease_ms, "locks end with leases"
     assert limits.answers_waiting_bytes_max + limits.answer_bytes_max < limits.outbox_bytes_max, "an answer finds room"
     assert limits.outbox_bytes_max + limits.answer_bytes_max + 64 * KIB <= 2 * MIB, "what who does not read may cost"
     assert limits.models_installed_bytes < limits.models_room_bytes, "what is installed fits into the room asked for"

@@ -111,7 +111,7 @@ class Merger:
     ) -> list[feed.Event] | None:
         """All of it or nothing; None when what it was made from is no longer so."""
         try:
-            async with self._database.tenant_tx(work.tenant_id) as connection:
+            async with self._database.tenant_tx(work.tenant_id, long=True) as connection:
                 if not await passes.merged(connection, *work.key, work.row, pieces=upto, done=done):
                     # Another node was faster, or we were, and did not hear of it: then its events are in the log.
                     self._announcer.resync(work.tenant_id, work.recording.room)

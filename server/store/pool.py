@@ -20,6 +20,8 @@ Connection = Any
 """asyncpg.Connection or its pool proxy; asyncpg ships no types."""
 
 APP_ROLE = "parlance_app"
+TRANSACTION_TIMEOUT_SINCE = 17
+"""The first version of PostgreSQL that bounds a whole transaction."""
 
 LOST = (
     OSError,
@@ -46,6 +48,7 @@ class Database:
     def __init__(self, dsn: str = "") -> None:
         self._dsn = dsn
         self._pool: Any = None
+        self._ends_transactions = False
 
     @property
     def dsn(self) -> str:
@@ -55,12 +58,13 @@ class Database:
         """Connect, to `dsn` when given here. Raises `Unavailable` when the database cannot be reached."""
         self._dsn = self._dsn if dsn is None else dsn
         with translated():
+            self._ends_transactions = await _major(self._dsn) >= TRANSACTION_TIMEOUT_SINCE
             self._pool = await asyncpg.create_pool(
                 self._dsn,
                 min_size=1,
                 max_size=LIMITS.database_connections_max,
                 command_timeout=LIMITS.database_command_ms_max / 1000,
-                server_settings={"role": APP_ROLE, "application_name": "parlance", **await _guards(self._dsn)},
+                server_settings={"role": APP_ROLE, "application_name": "parlance", **self._guards()},
             )
 
     async def close(self) -> None:
@@ -76,9 +80,14 @@ class Database:
             )
 
     @asynccontextmanager
-    async def tenant_tx(self, tenant_id: str) -> AsyncIterator[Connection]:
-        """One transaction that sees and writes only this tenant's rows. Raises `Unavailable`."""
+    async def tenant_tx(self, tenant_id: str, *, long: bool = False) -> AsyncIterator[Connection]:
+        """One transaction that sees and writes only this tenant's rows. `long`: it writes a recording as a whole, and
+        may take as long as a statement may. Raises `Unavailable`."""
         async with self._transaction() as connection:
+            if long and self._ends_transactions:
+                # A running timer keeps its end; the first of the two stops it.
+                ending = f"SET LOCAL transaction_timeout = {LIMITS.database_command_ms_max}"
+                await connection.execute(f"SET LOCAL transaction_timeout = 0; {ending}")
             await connection.execute("SELECT set_config('parlance.tenant', $1, true)", tenant_id)
             yield connection
 
@@ -87,6 +96,14 @@ class Database:
         """One transaction that sees no tenant's rows. Raises `Unavailable`."""
         async with self._transaction() as connection:
             yield connection
+
+    def _guards(self) -> dict[str, str]:
+        """The database ends a transaction whose node was paused or cut off within it, and so frees its locks: between
+        two statements soon; within a statement's messages too, which versions before 17 cannot."""
+        guards = {"idle_in_transaction_session_timeout": LIMITS.database_idle_ms_max}
+        if self._ends_transactions:
+            guards["transaction_timeout"] = LIMITS.database_transaction_ms_max
+        return {name: str(value) for name, value in guards.items()}
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
@@ -98,16 +115,14 @@ class Database:
                 yield connection
 
 
-async def _guards(dsn: str) -> dict[str, str]:
-    """The database ends a transaction whose node was paused or cut off within it, and so frees its locks: between two
-    statements soon; within a statement's messages too, which versions before 17 cannot."""
+async def _major(dsn: str) -> int:
+    """The database's version."""
     connection = await asyncpg.connect(dsn, timeout=LIMITS.database_command_ms_max / 1000)
     try:
-        major = connection.get_server_version().major
+        major: int = connection.get_server_version().major
     finally:
         connection.terminate()
-    guards = {"idle_in_transaction_session_timeout": str(LIMITS.database_idle_ms_max)}
-    return guards | ({"transaction_timeout": str(LIMITS.database_command_ms_max)} if major >= 17 else {})
+    return major
 
 
 def is_lost(error: BaseException | None) -> bool:
