@@ -46,6 +46,9 @@ SENTENCES = (
 )
 """No query has anything to do with any sentence."""
 
+MARKS = ("modules.json", "config.json")
+"""One of them is in every folder that sentence-transformers can load."""
+
 log = logging.getLogger("parlance.worker")
 
 
@@ -83,6 +86,8 @@ def find(wanted: str | None) -> tuple[str, str]:
         folder = Path(get_model_path())
         return str(folder), f"all-MiniLM-L6-v2-{fingerprint(folder)}"
     if Path(wanted).is_dir():
+        if not any((Path(wanted) / name).is_file() for name in MARKS):  # said before ten seconds of imports
+            raise FileNotFoundError(f"there is no model in {wanted}")
         return wanted, f"{Path(wanted).resolve().name}-{fingerprint(Path(wanted))}"
     return wanted, wanted
 

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,20 +15,28 @@ from tests.support.process import Account, ServerProcess, running
 from tests.support.wire import Talk, Wire
 
 SEEDS = [
-    pytest.param(1, Encoding.WEBM_OPUS),
-    pytest.param(2, Encoding.OGG_OPUS),
+    pytest.param(1, Encoding.WEBM_OPUS, 2),
+    pytest.param(2, Encoding.OGG_OPUS, 1),
     *(
-        pytest.param(seed, encoding, marks=pytest.mark.soak)
-        for seed in range(3, 23)
+        pytest.param(seed, encoding, 3, marks=pytest.mark.soak)
+        for seed in range(1, 23)
         for encoding in (Encoding.WEBM_OPUS, Encoding.OGG_OPUS)
     ),
 ]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with running(tmp_path / "data") as process:
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running(tmp_path_factory.mktemp("containers") / "data") as process:
         yield process
+
+
+@pytest.fixture
+def server(started: ServerProcess) -> ServerProcess:
+    """One for all tests: its data folder survives what they do to it. It runs, whatever the one before left."""
+    if not started.running:
+        started.start()
+    return started
 
 
 class OpusTalk(Talk):
@@ -80,9 +87,9 @@ async def undisturbed(server: ServerProcess, who: Account, data: bytes, encoding
     return found
 
 
-@pytest.mark.parametrize(("seed", "encoding"), SEEDS)
+@pytest.mark.parametrize(("seed", "encoding", "kills"), SEEDS)
 async def test_the_server_dies_and_the_words_and_the_audio_are_the_same(
-    server: ServerProcess, seed: int, encoding: Encoding
+    server: ServerProcess, seed: int, encoding: Encoding, kills: int
 ) -> None:
     chance = random.Random(seed)
     said = talk(random_sentences(seed, 6), silence_ms=chance.choice([650, 900, 1_300]))
@@ -97,7 +104,7 @@ async def test_the_server_dies_and_the_words_and_the_audio_are_the_same(
     await live.start()
     durable = 0
     early = b""
-    for _ in range(3):
+    for _ in range(kills):
         upto = min(len(data), live.sent + chance.randrange(len(data) // 8, len(data) // 3))
         await live.send(upto, chunk=1_000, speed=40)
         early = await media(server, alice, live)

@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,10 +21,22 @@ from tests.support.wire import HANG_S, Talk, Wire, wired
 SEEDS = [pytest.param(1), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 22))]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with running(tmp_path / "data") as process:
+IMPATIENT = "from server.store import embedded; embedded.OWN_S_MAX = 1.0; from server.cli import main; main()"
+"""The server, which waits 1 s for who holds its folder."""
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running(tmp_path_factory.mktemp("kill") / "data") as process:
         yield process
+
+
+@pytest.fixture
+def server(started: ServerProcess) -> ServerProcess:
+    """One for all tests: its data folder survives what they do to it. It runs, whatever the one before left."""
+    if not started.running:
+        started.start()
+    return started
 
 
 async def undisturbed(server: ServerProcess, who: Account, pcm: bytes) -> list[str]:
@@ -104,7 +117,7 @@ async def test_the_server_dies_and_nothing_is_lost_or_doubled(server: ServerProc
 
 async def test_a_stream_whose_client_never_comes_back_is_transcribed_and_abandoned(tmp_path: Path) -> None:
     said = tones.talk(tones.random_sentences(50, 4))
-    with running(tmp_path / "data", abandon_ms="3000") as server:
+    with running(tmp_path / "data", abandon_ms="1000") as server:
         alice = await server.account("alice")
         wire = await reconnected(server, alice)
         live = Talk(wire, said.audio.tobytes())
@@ -247,14 +260,14 @@ async def test_a_client_that_does_not_read_is_cut_off_and_harms_nobody(server: S
         await stalled.receive()
         transport = stalled._response.connection.transport  # type: ignore[union-attr]
         transport.pause_reading()
-        asking = 0
+        asking, before = 0, await slow_consumers(server)
         with contextlib.suppress(OSError):
             async with asyncio.timeout(60):
-                while not stalled.closed and await slow_consumers(server) == 0:
+                while not stalled.closed and await slow_consumers(server) == before:
                     for _ in range(200):
                         asking += 1
                         await stalled.send_str(ask.replace("42[", f"42{asking}[", 1))
-        assert await slow_consumers(server) == 1
+        assert await slow_consumers(server) == before + 1
         said = tones.talk(tones.random_sentences(500, 2))
         live = Talk(wire, said.audio.tobytes())
         await live.start()
@@ -273,8 +286,9 @@ async def slow_consumers(server: ServerProcess) -> float:
 
 async def test_two_servers_on_one_data_folder_explain_themselves(server: ServerProcess) -> None:
     second = ServerProcess(server.data_dir)
+    command = (sys.executable, "-c", IMPATIENT, "serve")
     process = await asyncio.create_subprocess_exec(
-        *second.command, env=second.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, env=second.environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     async with asyncio.timeout(60):
         output, _ = await process.communicate()

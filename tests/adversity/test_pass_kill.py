@@ -1,9 +1,7 @@
 """kill -9 of the server while it reads kept audio again: it goes on at the piece, and tells what it found once."""
 
-import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,9 @@ import pytest
 
 from server.store import embedded
 from tests.fakes import tones
-from tests.support.process import ServerProcess, running
-from tests.support.wire import HANG_S, Talk, wired
+from tests.support.process import Account, ServerProcess, running
+from tests.support.waiting import until
+from tests.support.wire import Talk, wired
 
 PIECES = "SELECT count(*) FROM pass_pieces"
 MOMENTS = {
@@ -37,16 +36,8 @@ async def ask(data: Path, question: str) -> Any:
             await connection.close()
 
 
-async def until(condition: Callable[[], Awaitable[Any]]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not await condition():
-            await asyncio.sleep(0.05)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-async def test_a_server_that_is_killed_in_a_second_pass_goes_on_and_tells_once(tmp_path: Path, seed: int) -> None:
-    data = tmp_path / "data"
-    said = tones.talk(tones.random_sentences(seed, 45, words=(4, 9)), silence_ms=800)
+async def recorded(data: Path, said: tones.Talk) -> tuple[Account, Talk]:
+    """A talk whose live recognition died: nothing of it is there but its audio."""
     with running(data) as server:
         alice = await server.account("alice")
         async with wired(server.url, alice.token) as wire:
@@ -54,10 +45,16 @@ async def test_a_server_that_is_killed_in_a_second_pass_goes_on_and_tells_once(t
             await live.start()
             await live.send()
             await live.stop()
-            finals = len(await live.log()) - 1
-    assert finals == len(said.texts)
-    # Live recognition died: nothing of it is there.
+            assert len(await live.log()) - 1 == len(said.texts)
     await ask(data, "DELETE FROM segments")
+    return alice, live
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_server_that_is_killed_in_a_second_pass_goes_on_and_tells_once(tmp_path: Path, seed: int) -> None:
+    data = tmp_path / "data"
+    said = tones.talk(tones.random_sentences(seed, 45, words=(4, 9)), silence_ms=800)
+    alice, live = await recorded(data, said)
     server = ServerProcess(data, second_pass="auto")
     server.start()
     try:
@@ -87,14 +84,7 @@ async def test_a_server_that_is_killed_in_a_second_pass_goes_on_and_tells_once(t
 async def test_a_recogniser_killed_under_a_second_pass_costs_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
     said = tones.talk(tones.random_sentences(20, 40, words=(4, 9)), silence_ms=800)
-    with running(data) as server:
-        alice = await server.account("alice")
-        async with wired(server.url, alice.token) as wire:
-            live = Talk(wire, said.audio.tobytes())
-            await live.start()
-            await live.send()
-            await live.stop()
-    await ask(data, "DELETE FROM segments")
+    await recorded(data, said)
     with running(data, second_pass="auto") as server:
         for _ in range(2):
             await until(lambda: ask(data, "SELECT tries > 0 OR state = 'done' FROM passes"))

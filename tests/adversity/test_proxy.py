@@ -134,7 +134,7 @@ async def test_before_a_part(
         alice = await cluster.account("alice")
         try:
             async with Scene(cluster.urls, alice.token, seed=chance.randrange(2**31)) as scene:
-                talks = [scene.speak(8, first=node, speed=4) for node in range(2)]
+                talks = [scene.speak(8, first=node, speed=8) for node in range(2)]
                 for talk in talks:
                     for node in range(2):
                         await scene.watch(talk, first=node)
@@ -161,8 +161,8 @@ async def test_before_the_socket(before: Before, request: pytest.FixtureRequest,
             spoiled = [stack.enter_context(proxied(port_of(url), seed=seed)) for url in cluster.urls]
             urls = [proxy.url for proxy in spoiled]
             async with Scene(cluster.urls, alice.token, seed=chance.randrange(2**31)) as scene:
-                talk = scene.speak(8, urls=urls, speed=4)
-                beside = scene.speak(8, speed=4)
+                talk = scene.speak(5, urls=urls, speed=4)
+                beside = scene.speak(5, speed=4)
                 for speaker in (talk, beside):
                     await scene.watch(speaker, urls=urls, first=1, wary=True)
                     await scene.watch(speaker)

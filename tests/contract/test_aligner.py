@@ -5,7 +5,7 @@ import asyncio
 import os
 import signal
 import statistics
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tests.fakes import aligner as fake
 from tests.fakes.tones import talk
 from tests.support.corpus import sentences
 from tests.support.espeak import LIBRARY, Espeak
+from tests.support.waiting import until
 
 HANG_S = 120.0
 """Importing torch and whisperx takes 16 s on a quiet machine."""
@@ -54,12 +55,6 @@ async def running(aligner: LocalAligner) -> AsyncIterator[LocalAligner]:
     async with asyncio.timeout(HANG_S), Scope("test") as scope:
         scope.spawn(aligner.run(), name="aligner")
         yield aligner
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def toned(words: tuple[str, ...] = WORDS) -> Sample:

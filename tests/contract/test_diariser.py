@@ -4,7 +4,7 @@ models, which hear a conversation of two machine voices: as it is, over a teleph
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from tests.fakes import diariser as fake
 from tests.fakes.diariser import FakeDiariser, scene, turn
 from tests.support.corpus import sentences
 from tests.support.espeak import LIBRARY, Espeak
+from tests.support.waiting import until
 
 HANG_S = 120.0
 """Importing torch takes 4 s on a quiet machine."""
@@ -39,12 +40,6 @@ async def running(diariser: LocalDiariser) -> AsyncIterator[LocalDiariser]:
     async with asyncio.timeout(HANG_S), Scope("test") as scope:
         scope.spawn(diariser.run(), name="diariser")
         yield diariser
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def local(folder: Path, limits: Limits = LIMITS) -> LocalDiariser:

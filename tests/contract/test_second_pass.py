@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tests.fakes.tones import talk as tone_talk
 from tests.support import corpus
 from tests.support.models import ENGLISH
 from tests.support.synth import Voice, needs_espeak, talk
+from tests.support.waiting import until
 
 HANG_S = 170.0
 """Importing torch and whisperx takes 16 s on a quiet machine, at the lowest priority."""
@@ -89,12 +90,6 @@ async def running(reader: WhisperXReader) -> AsyncIterator[None]:
     async with asyncio.timeout(HANG_S), Scope("test") as scope:
         scope.spawn(reader.run(), name="reader")
         yield
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def whisperx(limits: Limits = LIMITS, python: Path = MODELS_PYTHON) -> WhisperXReader:

@@ -9,8 +9,11 @@ from playwright.async_api import BrowserContext, Locator, Page, async_playwright
 
 from tests.fakes.tones import Talk, random_sentences, talk, write_wav
 from tests.support.process import ROOT, ServerProcess, running
+from tests.support.wire import Talk as Stream
+from tests.support.wire import wired
 
 SignIn = Callable[[str], Awaitable[None]]
+Recorded = Callable[[str, str], Awaitable[None]]
 HANG_MS = 60_000
 RATE = 48_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -95,6 +98,24 @@ def sign_in(server: ServerProcess, page: Page) -> SignIn:
     return enter
 
 
+@pytest.fixture
+def recorded(server: ServerProcess, page: Page, spoken: Talk) -> Recorded:
+    """Record what is spoken, for who signed in, and open it. A page streams at the pace of talk, this does not."""
+
+    async def record(tenant: str, title: str) -> None:
+        account = await server.account(tenant)
+        async with wired(server.url, account.token) as wire:
+            live = Stream(wire, spoken.audio.tobytes(), rate=RATE)
+            await live.start(title=title)
+            await live.send()
+            await live.stop()
+        await page.goto(f"{server.url}/#/r/{live.recording_id}")
+        await page.get_by_role("heading", name=title).wait_for()
+        await expect(finals(page)).to_have_text(spoken.texts, timeout=HANG_MS)
+
+    return record
+
+
 def finals(page: Page) -> Locator:
     """Finished segments, without the times beside them."""
     return page.locator(".segment:not(.running) .said-text")
@@ -111,13 +132,6 @@ async def start_file(page: Page, file: Path, title: str) -> None:
         await page.get_by_role("button", name="Stream a file").click()
     await (await chooser.value).set_files(file)
     await page.get_by_role("heading", name=title).wait_for()
-
-
-async def record_file(page: Page, file: Path, title: str, spoken: Talk) -> None:
-    """Stream a file and wait until the recording is over and read whole."""
-    await start_file(page, file, title)
-    await expect(finals(page)).to_have_text(spoken.texts, timeout=HANG_MS)
-    await expect(recorder(page)).to_have_count(0, timeout=HANG_MS)
 
 
 async def start_microphone(page: Page, title: str) -> None:

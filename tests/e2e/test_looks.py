@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.e2e.conftest import HANG_MS, SignIn, finals, record_file, recorder
+from tests.e2e.conftest import HANG_MS, Recorded, SignIn, finals, recorder
 from tests.fakes.tones import Talk
 from tests.support.process import ROOT, ServerProcess
 
@@ -37,7 +37,7 @@ async def is_too_wide(page: Page) -> bool:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing(
-    server: ServerProcess, page: Page, sign_in: SignIn, spoken: Talk, spoken_wav: Path, scheme: str
+    server: ServerProcess, page: Page, sign_in: SignIn, spoken: Talk, recorded: Recorded, scheme: str
 ) -> None:
     await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     await page.goto(server.url)
@@ -45,7 +45,7 @@ async def test_axe_finds_nothing(
     found = await faults(page, "sign-in")
     await sign_in(f"axe {scheme}")
     found += await faults(page, "start")
-    await record_file(page, spoken_wav, "Lecture", spoken)
+    await recorded(f"axe {scheme}", "Lecture")
     found += await faults(page, "recording")
     await page.get_by_role("searchbox").fill(spoken.sentences[2][0].text)
     await page.locator(".hit").wait_for()

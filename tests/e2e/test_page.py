@@ -73,9 +73,11 @@ async def test_a_file_is_captioned_whole_and_found(page: Page, sign_in: SignIn, 
     await page.get_by_role("link", name="Lecture").wait_for()
 
 
+@pytest.mark.soak
 async def test_nothing_is_lost_when_the_server_dies(
     server: ServerProcess, page: Page, sign_in: SignIn, spoken: Talk, spoken_wav: Path
 ) -> None:
+    """Of a file. Of the microphone, sample for sample: `test_resume.py`."""
     await sign_in("crash")
     await start_file(page, spoken_wav, "Lecture")
     await finals(page).nth(1).wait_for()
@@ -92,7 +94,9 @@ async def test_a_recording_is_followed_from_another_window(
     await sign_in("window")
     other = await page.context.new_page()
     await other.goto(server.url)
+    await page.bring_to_front()  # A page behind another is painted once a second.
     await start_file(page, spoken_wav, "Town hall")
+    await other.bring_to_front()
     await other.get_by_role("link", name="Town hall").click()
     await expect(finals(other)).to_have_text(spoken.texts, timeout=HANG_MS)
     await expect(other.locator("article").get_by_text("Live", exact=True)).to_have_count(0, timeout=HANG_MS)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.e2e.conftest import HANG_MS, SignIn, finals, pick, record_file, recorder, start_file, start_microphone
+from tests.e2e.conftest import HANG_MS, Recorded, SignIn, finals, pick, recorder, start_file, start_microphone
 from tests.fakes.tones import Talk
 
 pytestmark = pytest.mark.browser
@@ -31,9 +31,11 @@ async def plays_from(page: Page, ms: float) -> None:
     await page.wait_for_function(heard, arg=first + 200)
 
 
-async def test_a_word_is_played_where_it_was_said(page: Page, sign_in: SignIn, spoken: Talk, spoken_wav: Path) -> None:
+async def test_a_word_is_played_where_it_was_said(
+    page: Page, sign_in: SignIn, spoken: Talk, recorded: Recorded
+) -> None:
     await sign_in("words")
-    await record_file(page, spoken_wav, "Lecture", spoken)
+    await recorded("words", "Lecture")
     word = spoken.sentences[1][1]
     await page.locator(".segment").nth(1).locator(".word").nth(1).click()
     await plays_from(page, word.start_ms - NEAR_MS)
@@ -55,9 +57,9 @@ async def test_a_word_is_played_where_it_was_said(page: Page, sign_in: SignIn, s
     assert await page.evaluate("document.querySelector('audio').playbackRate") == 1.5
 
 
-async def test_a_link_leads_to_its_moment(page: Page, sign_in: SignIn, spoken: Talk, spoken_wav: Path) -> None:
+async def test_a_link_leads_to_its_moment(page: Page, sign_in: SignIn, spoken: Talk, recorded: Recorded) -> None:
     await sign_in("links")
-    await record_file(page, spoken_wav, "Lecture", spoken)
+    await recorded("links", "Lecture")
     third = page.locator(".segment").nth(2)
     await third.hover()
     await third.get_by_role("button", name="Copy a link").click()
@@ -77,10 +79,10 @@ async def test_a_link_leads_to_its_moment(page: Page, sign_in: SignIn, spoken: T
 
 
 async def test_a_hit_is_played_without_leaving_the_search(
-    page: Page, sign_in: SignIn, spoken: Talk, spoken_wav: Path
+    page: Page, sign_in: SignIn, spoken: Talk, recorded: Recorded
 ) -> None:
     await sign_in("in place")
-    await record_file(page, spoken_wav, "Lecture", spoken)
+    await recorded("in place", "Lecture")
     await page.get_by_role("link", name="New").click()
     word = spoken.sentences[2][0]
     await page.get_by_role("searchbox").fill(word.text)

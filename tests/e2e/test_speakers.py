@@ -1,7 +1,6 @@
 """Names, voices and corrections in the page: what one does is seen by everybody in the room."""
 
 import re
-from pathlib import Path
 
 import pytest
 from playwright.async_api import BrowserContext, Locator, Page, expect
@@ -9,7 +8,7 @@ from playwright.async_api import BrowserContext, Locator, Page, expect
 from server.store import speakers
 from server.store.pool import Database
 from streaming.diariser.voices import Speaker
-from tests.e2e.conftest import HANG_MS, SignIn, finals, record_file
+from tests.e2e.conftest import HANG_MS, Recorded, SignIn, finals
 from tests.e2e.test_looks import PHONE, faults, is_too_wide
 from tests.fakes.tones import Talk
 from tests.support.library import vector
@@ -42,16 +41,17 @@ def labels(page: Page) -> Locator:
 
 
 async def test_what_people_say_about_speakers(
-    server: ServerProcess, page: Page, context: BrowserContext, sign_in: SignIn, spoken: Talk, spoken_wav: Path
+    server: ServerProcess, page: Page, context: BrowserContext, sign_in: SignIn, spoken: Talk, recorded: Recorded
 ) -> None:
     await sign_in("people")
-    await record_file(page, spoken_wav, "Two people", spoken)
+    await recorded("people", "Two people")
     await diarise(server, page)
     await page.reload()
     await expect(labels(page)).to_have_text(["Speaker 1", "Speaker 2", "Speaker 1", "Speaker 2"])
     other = await context.new_page()
     await other.goto(page.url)
     await expect(labels(other)).to_have_count(4)
+    await page.bring_to_front()  # A page behind another is painted once a second, and what it shows is waited for.
 
     # A name, and the voice
     await labels(page).first.click()
@@ -96,15 +96,16 @@ async def test_what_people_say_about_speakers(
 
 
 async def test_a_text_is_corrected_in_its_place(
-    page: Page, context: BrowserContext, sign_in: SignIn, spoken: Talk, spoken_wav: Path
+    page: Page, context: BrowserContext, sign_in: SignIn, spoken: Talk, recorded: Recorded
 ) -> None:
     await sign_in("corrections")
-    await record_file(page, spoken_wav, "Corrected", spoken)
+    await recorded("corrections", "Corrected")
     other = await context.new_page()
     await other.goto(page.url)
     await expect(finals(other)).to_have_text(spoken.texts)
 
     async def begin(shown: Page, number: int = 0) -> Locator:
+        await shown.bring_to_front()  # A page behind another is painted once a second.
         await shown.locator(".segment").nth(number).hover()
         await shown.get_by_role("button", name="Correct the text").nth(number).click()
         box = shown.get_by_role("textbox", name="Text of this paragraph")
@@ -131,6 +132,7 @@ async def test_a_text_is_corrected_in_its_place(
     await (await begin(other)).fill("theirs")
     await other.keyboard.press("Enter")
     await expect(page.get_by_role("alert")).to_have_text("This was changed meanwhile: “theirs”")
+    await page.bring_to_front()
     found += await faults(page, "conflict")
     await box.press("Enter")
     await expect(box).to_have_value("mine")

@@ -1,14 +1,22 @@
-"""An embedder at our own port: words of one concept point in one direction, any other word in one of its own."""
+"""An embedder at our own port: words of one concept point in one direction, any other word in one of its own. And a
+worker program of it that loads nothing; `interpreter` makes it what `LocalEmbedder` runs as the environment's python.
+"""
 
+import argparse
 import asyncio
+import socket
+import sys
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from search.embed import decode_call, encode_info, pack_vectors
 from search.model import EmbedderInfo, QueryVector, Vector
 from search.ports import CannotEmbed
 from search.query import FUNCTION_WORDS, words_of
+from streaming import calls
 from streaming.errors import WorkerLost
 
 CONCEPTS = (
@@ -83,3 +91,25 @@ class FakeEmbedder:
 
     def query(self, text: str) -> QueryVector:
         return QueryVector(self._loaded, vector_of(text, self._loaded.dimensions))
+
+
+def interpreter(folder: Path) -> Path:
+    """A "python" that runs the worker program whatever module it is asked for."""
+    path = folder / "python"
+    root = Path(__file__).parents[2]
+    path.write_text(f'#!/bin/sh\nshift 3\nPYTHONPATH={root} exec {sys.executable} -m tests.fakes.embedder "$@"\n')
+    path.chmod(0o700)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    arguments, _ = parser.parse_known_args()
+    with socket.socket(fileno=arguments.fd) as sock:
+        info = encode_info(EmbedderInfo("concepts", DIMENSIONS, SIMILARITY_MIN))
+        calls.serve(sock, info, lambda body: pack_vectors([vector_of(text) for text in decode_call(body).texts]))
+
+
+if __name__ == "__main__":
+    main()

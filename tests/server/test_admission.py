@@ -22,6 +22,7 @@ from tests.fakes.recogniser import ToneRecogniser
 from tests.support.door import Door, open_door
 from tests.support.node import QUICK, Node, Peer, node, somebody
 from tests.support.raw import HANG_S, RawSocket, raw_socket, text
+from tests.support.waiting import until
 from tests.support.wire import Talk, Wire, wired
 
 PROXY = {"trusted_proxies": ["127.0.0.1"]}
@@ -66,12 +67,6 @@ async def enters(sock: RawSocket, token: str) -> None:
     answer = await sock.connect({"token": token})
     assert answer is not None
     assert answer.startswith("40{"), answer
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def ended(sock: RawSocket) -> None:

@@ -5,7 +5,6 @@ import io
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -39,32 +38,14 @@ from tests.fakes import aligner as fake
 from tests.fakes.tones import Talk, hear, labels_of, talk
 from tests.server.test_commits import begin, write
 from tests.support.node import Peer, log_of, somebody
+from tests.support.told import Told
+from tests.support.waiting import until
 
 HANG_S = 60.0
 QUICK = msgspec.structs.replace(LIMITS, align_stall_ms=500)
 """What a dead process had claimed is free again after half a second."""
 SENTENCES = (("alpha", "bravo", "charlie"), ("delta", "echo"), ("foxtrot", "golf", "hotel", "india"))
 TALK = talk(SENTENCES)
-
-
-@pytest.fixture
-async def who(database: Database) -> Identity:
-    return await somebody(database)
-
-
-@pytest.fixture
-async def owner(database_dsn: str) -> AsyncIterator[Connection]:
-    """A superuser's connection."""
-    connection = await asyncpg.connect(database_dsn)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def media(tmp_path: Path) -> Any:
-    executor = ThreadPoolExecutor(1)
-    yield MediaStore(tmp_path / "media", executor)
-    executor.shutdown()
 
 
 def coarse(said: Talk = TALK, *, extra: str | None = None) -> list[Segment]:
@@ -113,20 +94,6 @@ def source(database: Database, media: MediaStore) -> RecordedAudio:
     return RecordedAudio(database, media, Playback(media))
 
 
-class Told:
-    """The hub's part, noted."""
-
-    def __init__(self) -> None:
-        self.events: list[feed.Event] = []
-        self.resynced: list[str] = []
-
-    def announce(self, events: Sequence[feed.Event]) -> None:
-        self.events += events
-
-    def resync(self, _tenant_id: str, room: str) -> None:
-        self.resynced.append(room)
-
-
 @asynccontextmanager
 async def filling(database: Database, media: MediaStore, aligner: Any, announcer: Any = None) -> AsyncIterator[Any]:
     announcer = announcer or Told()
@@ -137,12 +104,6 @@ async def filling(database: Database, media: MediaStore, aligner: Any, announcer
         filler.nudge()
         yield announcer
     assert not errors, errors
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def states(owner: Connection) -> dict[str, str | None]:

@@ -25,6 +25,7 @@ from tests.support.process import Account, ServerProcess
 from tests.support.proxy import Proxy, Way, proxied
 from tests.support.redis import Redis
 from tests.support.spawn import free_port
+from tests.support.waiting import until
 from tests.support.wire import HANG_S, Talk, wired
 
 SECRET = "the secret of the installation under test"
@@ -105,12 +106,6 @@ async def start(redis: Redis) -> AsyncIterator[Start]:
 
         yield made
     assert not errors, errors
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def dropped(why: str) -> float:

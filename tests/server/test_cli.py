@@ -11,10 +11,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from parlance_client import Client
 
 from auth.model import Role
 from auth.tokens import verify
+from server.cli import cli
 from server.config import load
 from server.secret import signing_secret
 from tests.fakes.tones import random_sentences, talk, write_wav
@@ -211,19 +213,35 @@ async def test_a_role_that_may_not_record_is_told_so(parlance: ServerProcess, al
     [
         (("stream", "absent.wav"), 2, "absent.wav"),
         (("stream", __file__), 1, "cannot be opened as audio"),
-        (("stream", __file__, "--speed", "2"), 2, "--realtime"),
-        (("stream", __file__, "--task", "summarise"), 2, "summarise"),
-        (("stream", __file__, "--preset", "opera"), 2, "opera"),
-        (("token", "--tenant", "demo", "--role", "king"), 2, "king"),
         (("token", "--tenant", "", "--role", "owner"), 1, "name"),
-        (("nonsense",), 2, "nonsense"),
     ],
 )
-async def test_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], status: int, says: str) -> None:
-    ran = await parlance_command(environment(tmp_path / "data", PARLANCE_TOKEN="x"), *arguments)
+async def test_wrong_usage(parlance: ServerProcess, arguments: tuple[str, ...], status: int, says: str) -> None:
+    ran = await parlance_command(environment(parlance.data_dir, PARLANCE_TOKEN="x"), *arguments)
     assert ran.status == status, ran.err
     assert says in ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("stream", __file__, "--speed", "2"), "--realtime"),
+        (("stream", __file__, "--task", "summarise"), "summarise"),
+        (("stream", __file__, "--preset", "opera"), "opera"),
+        (("token", "--tenant", "demo", "--role", "king"), "king"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_begins(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    """So without a process for each; what a process makes of a refusal: `test_wrong_usage`."""
+    ran = CliRunner().invoke(cli, arguments, env={"PARLANCE_DATA_DIR": str(tmp_path / "data"), "PARLANCE_TOKEN": "x"})
+    assert ran.exit_code == 2, ran.output
+    assert isinstance(ran.exception, SystemExit), "no traceback"
+    assert says in ran.stderr
+    assert not (tmp_path / "data").exists()
 
 
 async def test_another_machine_needs_a_token(tmp_path: Path) -> None:

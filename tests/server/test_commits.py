@@ -3,10 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import asyncpg
 import msgspec
 import pytest
 
@@ -25,19 +24,6 @@ from tests.support.node import log_of, somebody, texts_of
 
 LEASE_MS = 60_000
 TOKEN = token_hash("right")
-
-
-@pytest.fixture
-async def who(database: Database) -> Identity:
-    return await somebody(database)
-
-
-@pytest.fixture
-async def owner(database_dsn: str) -> AsyncIterator[Connection]:
-    """A superuser's connection."""
-    connection = await asyncpg.connect(database_dsn)
-    yield connection
-    await connection.close()
 
 
 async def begin(database: Database, who: Identity, recording_id: str, *, lease_ms: int = LEASE_MS) -> None:

@@ -1,7 +1,6 @@
 """People correct segments over HTTP, on a real database: fenced by rev, kept from machines, told and indexed."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -12,15 +11,9 @@ from server.store import revisions, speakers
 from server.store.pool import Database
 from streaming.limits import LIMITS
 from streaming.model import Segment, Word
-from tests.support.library import Library, open_library
+from tests.support.library import Library
 
 SAID = [("S1", "we meat at the harbour"), ("S2", "at noon")]
-
-
-@pytest.fixture
-async def library(database: Database) -> AsyncIterator[Library]:
-    async with open_library(database) as opened:
-        yield opened
 
 
 @pytest.fixture

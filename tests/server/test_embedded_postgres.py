@@ -20,6 +20,7 @@ import pytest
 
 from server.store import embedded, pglaunch, pgowner, pgplace
 from server.store.embedded import EmbeddedPostgres, PostgresFailed, running_dsn, use
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 HANG_S = 60.0
@@ -111,12 +112,6 @@ async def run(dsn: str, *statements: str) -> Any:
         return [await connection.fetchval(statement) for statement in statements][-1]
     finally:
         await connection.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def processes(folder: Path) -> set[int]:

@@ -3,10 +3,9 @@
 import asyncio
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -32,6 +31,7 @@ from tests.fakes.tones import random_sentences, talk
 from tests.support.node import somebody
 from tests.support.process import Account, ServerProcess, running
 from tests.support.sse import HANG_S, Sse, following
+from tests.support.waiting import until
 from tests.support.wire import Talk, Wire, wired
 
 SECRET = "s" * 32
@@ -304,12 +304,6 @@ async def door(database: Database, *, send_buffer: int | None = None, **limits: 
         await runner.cleanup()
     assert not errors
     assert not doors._streams
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_reader_that_takes_nothing_is_cut_off_and_resumes(database: Database) -> None:

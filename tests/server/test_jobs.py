@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from server.jobs.queue import Handler, Job, JobRunner, enqueue_many, pause_s
 from server.store.pool import Database
 from streaming.aio import Scope
 from streaming.errors import Unavailable
+from tests.support.waiting import until
 
 HANG_S = 30.0
 
@@ -56,18 +57,6 @@ class Seen:
                 raise self.failures.pop(0)
         finally:
             self.running -= 1
-
-
-async def until(condition: Callable[[], object | Awaitable[object]]) -> None:
-    """Wait until the condition holds, at most HANG_S."""
-    async with asyncio.timeout(HANG_S):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

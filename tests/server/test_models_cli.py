@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,11 +12,11 @@ import pytest
 
 from server.models.catalogue import MODELS
 from tests.support.hub import Hub, serving
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = ROOT / "tests" / "models" / "micro-whisper" / "en"
 HANG_S = 400.0
-POLL_S = 0.02
 HALF = 1_500_000
 
 
@@ -65,12 +65,6 @@ async def ended(process: asyncio.subprocess.Process) -> Ran:
         out, err = await process.communicate()
     assert process.returncode is not None
     return Ran(process.returncode, out.decode(), err.decode())
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not true():
-            await asyncio.sleep(POLL_S)
 
 
 @pytest.fixture

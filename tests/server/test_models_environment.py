@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,10 +14,10 @@ from server.models.environment import MARKER, STAMP, ModelsEnvironment, find_uv,
 from streaming.aio import Scope, cancel_and_wait
 from streaming.limits import LIMITS, Limits
 from tests.support.packages import NAME, Index, serving
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 HANG_S = 60.0
-POLL_S = 0.02
 UV = find_uv(ROOT)
 SMALL = msgspec.structs.replace(LIMITS, models_room_bytes=50_000_000, models_retry_ms_min=50, models_installed_bytes=1)
 
@@ -79,12 +79,6 @@ class Trial:
         """What the installed package says."""
         command = [str(self.environment.python), "-c", f"import {NAME}, sys; sys.stdout.write(str({NAME}.ANSWER))"]
         return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=True).stdout
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not true():
-            await asyncio.sleep(POLL_S)
 
 
 async def test_it_is_installed_and_found_again(index: Index, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from server.models.fetching import ModelFetch, fetch
 from streaming.aio import Scope, cancel_and_wait
 from streaming.limits import LIMITS
 from tests.support.hub import Hub, serving
+from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = ROOT / "tests" / "models" / "micro-whisper" / "en"
@@ -60,12 +61,6 @@ async def refused(cache: Path, name: str = "default") -> FetchFailed:
         await fetched(cache, name)
     assert raised.value.message.count("\n") == 0
     return raised.value
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not true():
-            await asyncio.sleep(POLL_S)
 
 
 def is_micro(path: Path | None) -> bool:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,7 @@ from streaming.utterance import Utterance
 from tests.fakes import tones
 from tests.fakes.windows import POISON
 from tests.support.synth import needs_espeak, say
+from tests.support.waiting import until
 
 HANG_S = 60.0
 WORDS = ("alpha", "bravo", "charlie", "delta", "echo")
@@ -52,12 +53,6 @@ async def running(pool: Pool) -> AsyncIterator[Pool]:
         scope.spawn(pool.run(), name="pool")
         await pool.ready()
         yield pool
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Speaker:

@@ -1,9 +1,7 @@
 """Revisions of segments on a real database: whole segments or nothing, fenced by rev; who is tried for alignment."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import asyncpg
 import msgspec
 import pytest
 
@@ -23,14 +21,6 @@ async def who(database: Database) -> Identity:
     made = await somebody(database)
     await begin(database, made, "a")
     return made
-
-
-@pytest.fixture
-async def owner(database_dsn: str) -> AsyncIterator[Connection]:
-    """A superuser's connection."""
-    connection = await asyncpg.connect(database_dsn)
-    yield connection
-    await connection.close()
 
 
 def segment(name: str, ordinal: int, *, language: str = "en") -> Segment:

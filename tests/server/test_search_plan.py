@@ -1,6 +1,8 @@
 """What a search costs: 20,000 segments in 20 tenants, counted in 8 kB buffers, which do not depend on the machine.
 And what a search by meaning finds of what it should, which an index of neighbours only approximates."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 import asyncpg
 import numpy as np
 import pytest
+
+from tests.conftest import TEMPLATE, with_database
 
 TENANTS, SEGMENTS = 20, 1_000
 
@@ -51,13 +55,47 @@ SELECT * FROM search_candidates('t7', 'u', search_tsquery(ARRAY[{word}], {prefix
 """
 
 
+@contextlib.asynccontextmanager
+async def copied(postgres_dsn: str, template: str, name: str) -> AsyncIterator[Any]:
+    """A connection to a new database."""
+    admin = await asyncpg.connect(postgres_dsn)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    connection = await asyncpg.connect(with_database(postgres_dsn, name))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+        await admin.close()
+
+
+@contextlib.asynccontextmanager
+async def passing(postgres_dsn: str, template: str) -> AsyncIterator[Any]:
+    """A copy that ends with the test, which may spoil it."""
+    name = f"{template}_copy"
+    async with copied(postgres_dsn, template, name) as connection:
+        await connection.execute("SELECT set_config('parlance.tenant', 't7', false)")
+        yield connection
+    admin = await asyncpg.connect(postgres_dsn)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture(scope="module")
+def filled_template(postgres_dsn: str) -> str:
+    """Filled once for all tests."""
+
+    async def fill() -> None:
+        async with copied(postgres_dsn, TEMPLATE, "plan_filled") as connection:
+            await connection.execute(FILL)
+
+    asyncio.run(fill())
+    return "plan_filled"
+
+
 @pytest.fixture
-async def filled(database_dsn: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(database_dsn)
-    await connection.execute(FILL)
-    await connection.execute("SELECT set_config('parlance.tenant', 't7', false)")
-    yield connection
-    await connection.close()
+async def filled(postgres_dsn: str, filled_template: str) -> AsyncIterator[Any]:
+    async with passing(postgres_dsn, filled_template) as connection:
+        yield connection
 
 
 async def explained(connection: Any, statement: str) -> tuple[int, int, set[str]]:
@@ -175,23 +213,38 @@ async def recall(connection: Any, tenant: str, vectors: Any, *, exact_max: int, 
     return worst
 
 
-@pytest.fixture
-async def vectors(filled: Any) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def vectors() -> dict[str, Any]:
     """Of three tenants; the others have none."""
-    made = {tenant: drawn(SEGMENTS, seed=n) for n, tenant in enumerate(("t1", "t2", "t7"))}
-    for tenant, values in made.items():
-        await put_vectors(filled, tenant, values)
-    await filled.execute("ANALYZE")
-    return made
+    return {tenant: drawn(SEGMENTS, seed=n) for n, tenant in enumerate(("t1", "t2", "t7"))}
 
 
-async def test_what_is_found_of_a_tenants_neighbours(filled: Any, vectors: Any) -> None:
-    assert await recall(filled, "t7", vectors["t7"], exact_max=SEGMENTS) == 1.0
-    assert await recall(filled, "t7", vectors["t7"], exact_max=SEGMENTS // 5) >= 0.95, "by the index of neighbours"
-    await filled.execute("ALTER FUNCTION search_nearest SET hnsw.max_scan_tuples = 1")
-    await filled.execute("ALTER FUNCTION search_nearest SET hnsw.ef_search = 1")
-    assert await recall(filled, "t7", vectors["t7"], exact_max=SEGMENTS - 100) < 1.0, "the index gives up early"
-    assert await recall(filled, "t7", vectors["t7"], exact_max=SEGMENTS - 100, first=100) == 1.0, "not for the newest"
+@pytest.fixture(scope="module")
+def near_template(postgres_dsn: str, filled_template: str, vectors: dict[str, Any]) -> str:
+    async def fill() -> None:
+        async with copied(postgres_dsn, filled_template, "plan_near") as connection:
+            for tenant, values in vectors.items():
+                await put_vectors(connection, tenant, values)
+            await connection.execute("ANALYZE")
+
+    asyncio.run(fill())
+    return "plan_near"
+
+
+@pytest.fixture
+async def near(postgres_dsn: str, near_template: str) -> AsyncIterator[Any]:
+    """With the vectors."""
+    async with passing(postgres_dsn, near_template) as connection:
+        yield connection
+
+
+async def test_what_is_found_of_a_tenants_neighbours(near: Any, vectors: Any) -> None:
+    assert await recall(near, "t7", vectors["t7"], exact_max=SEGMENTS) == 1.0
+    assert await recall(near, "t7", vectors["t7"], exact_max=SEGMENTS // 5) >= 0.95, "by the index of neighbours"
+    await near.execute("ALTER FUNCTION search_nearest SET hnsw.max_scan_tuples = 1")
+    await near.execute("ALTER FUNCTION search_nearest SET hnsw.ef_search = 1")
+    assert await recall(near, "t7", vectors["t7"], exact_max=SEGMENTS - 100) < 1.0, "the index gives up early"
+    assert await recall(near, "t7", vectors["t7"], exact_max=SEGMENTS - 100, first=100) == 1.0, "not for the newest"
 
 
 async def test_other_sizes_of_vectors_are_compared_among_the_newest(filled: Any) -> None:
@@ -204,20 +257,20 @@ async def test_other_sizes_of_vectors_are_compared_among_the_newest(filled: Any)
     assert found <= {f"s{n}" for n in range(901, 1_001)}
 
 
-async def test_the_nearest_function_refuses_the_tenant_of_another_transaction(filled: Any, vectors: Any) -> None:
+async def test_the_nearest_function_refuses_the_tenant_of_another_transaction(near: Any, vectors: Any) -> None:
     target = vectors["t1"][0].tolist()
     for tenant in ("t1", None):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await filled.fetch(NEAR, tenant, target, None, NEAREST, SEGMENTS)
-    assert await filled.fetch(NEAR, "t7", vectors["t7"][0].tolist(), None, NEAREST, SEGMENTS)
+            await near.fetch(NEAR, tenant, target, None, NEAREST, SEGMENTS)
+    assert await near.fetch(NEAR, "t7", vectors["t7"][0].tolist(), None, NEAREST, SEGMENTS)
 
 
-async def test_a_tenants_neighbours_cost_its_own_rows(filled: Any, vectors: Any) -> None:
+async def test_a_tenants_neighbours_cost_its_own_rows(near: Any, vectors: Any) -> None:
     """Each of its 1,000 index entries and vectors is looked up once, whatever the other tenants have."""
     target = "'{" + ",".join(map(str, vectors["t7"][0].tolist())) + "}'::real[]"
     statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" + NEAR
     for place, value in (("$1", "'t7'"), ("$2", target), ("$3", "NULL"), ("$4", "100"), ("$5", str(SEGMENTS))):
         statement = statement.replace(place, value)
-    rows, touched, _ = await explained(filled, statement)
+    rows, touched, _ = await explained(near, statement)
     assert 0 < rows <= NEAREST
     assert touched <= 3 * SEGMENTS, "1,233 were measured"

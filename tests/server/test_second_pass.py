@@ -2,13 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import asyncpg
 import msgspec
 import numpy as np
 import pytest
@@ -20,7 +17,7 @@ from server.jobs.pieces import Work
 from server.jobs.second_pass import SecondPass
 from server.media.audiolog import MediaStore
 from server.media.playback import Playback
-from server.store import feed, passes, recordings, revisions
+from server.store import passes, recordings, revisions
 from server.store.pool import Connection, Database
 from server.store.segments import FinalWrite
 from server.telemetry import METRICS
@@ -37,6 +34,7 @@ from tests.fakes.tones import Talk, hear, labels_of, random_sentences, talk
 from tests.server.test_commits import begin, end, write
 from tests.support.library import open_library
 from tests.support.node import log_of, somebody
+from tests.support.told import Told
 
 HANG_S = 60.0
 STEPS_MAX = 50
@@ -45,25 +43,6 @@ LONG = talk(random_sentences(5, 45, words=(4, 9)), silence_ms=900)
 """Some 110 s: two pieces and a rest."""
 SHORT = talk(random_sentences(6, 4), silence_ms=900)
 NAME = "rec_a"
-
-
-@pytest.fixture
-async def who(database: Database) -> Identity:
-    return await somebody(database)
-
-
-@pytest.fixture
-async def owner(database_dsn: str) -> AsyncIterator[Connection]:
-    connection = await asyncpg.connect(database_dsn)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def media(tmp_path: Path) -> Any:
-    executor = ThreadPoolExecutor(1)
-    yield MediaStore(tmp_path / "media", executor)
-    executor.shutdown()
 
 
 class Ears:
@@ -94,20 +73,6 @@ class Ears:
             )
             found.append(Spoken(ms_of(start), ms_of(last), words, self.language))
         return tuple(found)
-
-
-class Told:
-    """The hub's part, noted."""
-
-    def __init__(self) -> None:
-        self.events: list[feed.Event] = []
-        self.resynced: list[str] = []
-
-    def announce(self, events: Sequence[feed.Event]) -> None:
-        self.events += events
-
-    def resync(self, _tenant_id: str, room: str) -> None:
-        self.resynced.append(room)
 
 
 class House:
@@ -388,8 +353,8 @@ class Dying:
         self._left = at
 
     @asynccontextmanager
-    async def tenant_tx(self, tenant_id: str) -> AsyncIterator[Connection]:
-        async with self._database.tenant_tx(tenant_id) as connection:
+    async def tenant_tx(self, tenant_id: str, *, long: bool = False) -> AsyncIterator[Connection]:
+        async with self._database.tenant_tx(tenant_id, long=long) as connection:
             self._tick()
             yield connection
         self._tick()

@@ -1,25 +1,17 @@
 """Who speaks in a recording, on a real database: named, merged and recognised; what people said no machine changes."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from auth.model import Identity, Role
 from server.store import segments, speakers
-from server.store.pool import Database
 from streaming.limits import LIMITS
 from tests.server.test_edits import by_machine, queued, stored
-from tests.support.library import Library, open_library, spoken
+from tests.support.library import Library, spoken
 
 BASE = "/v1/recordings/talk/speakers"
 SAID = [("S1", "good morning"), ("S2", "good evening"), ("S1", "how are you"), (None, "music")]
-
-
-@pytest.fixture
-async def library(database: Database) -> AsyncIterator[Library]:
-    async with open_library(database) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import asyncpg
 import msgspec
 import pytest
 
 from auth.model import Identity
 from server.live.speakers import LiveSpeakers
-from server.store import feed, recordings, revisions, segments, speakers
+from server.store import recordings, revisions, segments, speakers
 from server.store.pool import Connection, Database
 from server.store.segments import FinalWrite
 from streaming.aio import Scope
@@ -25,39 +24,13 @@ from tests.fakes.diariser import INFO, FakeDiariser, mark, turn, vector
 from tests.fakes.recogniser import ToneRecogniser
 from tests.fakes.tones import talk
 from tests.server.test_commits import begin, end, take_over, write
-from tests.support.node import Node, Peer, log_of, node, somebody
+from tests.support.node import Node, Peer, log_of, node
+from tests.support.told import Told
 
 HANG_S = 30.0
 
 
-@pytest.fixture
-async def who(database: Database) -> Identity:
-    return await somebody(database)
-
-
-@pytest.fixture
-async def owner(database_dsn: str) -> AsyncIterator[Connection]:
-    """A superuser's connection."""
-    connection = await asyncpg.connect(database_dsn)
-    yield connection
-    await connection.close()
-
-
 # --- what is written --------------------------------------------------------------------------------------------------
-class Told:
-    """The hub's part, noted."""
-
-    def __init__(self) -> None:
-        self.events: list[feed.Event] = []
-        self.resynced: list[str] = []
-
-    def announce(self, events: Sequence[feed.Event]) -> None:
-        self.events += events
-
-    def resync(self, _tenant_id: str, room: str) -> None:
-        self.resynced.append(room)
-
-
 class Desk:
     """`LiveSpeakers` at work, and a way to wait until it is through."""
 

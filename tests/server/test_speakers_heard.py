@@ -14,6 +14,7 @@ from streaming.limits import LIMITS
 from streaming.model import ms_of
 from tests.support.node import Peer, log_of, node, somebody
 from tests.support.synth import Voice, needs_espeak, talk
+from tests.support.waiting import until
 
 HANG_S = 150.0
 """Importing torch takes 16 s on a quiet machine."""
@@ -42,10 +43,9 @@ async def test_two_voices_have_two_labels_that_stay(database: Database, tmp_path
         scope.spawn(recogniser.run(), name="recogniser")
         scope.spawn(diariser.run(), name="diariser")
         await recogniser.ready()
-        while diariser.info is None:
-            if diariser.state == "off":
-                pytest.skip("the models environment has no weights to tell speakers apart")
-            await asyncio.sleep(0.1)
+        await until(lambda: diariser.info is not None or diariser.state == "off")
+        if diariser.info is None:
+            pytest.skip("the models environment has no weights to tell speakers apart")
         async with node(database, tmp_path, recogniser, limits=LIMITS, diariser=diariser) as one:
             peer = Peer()
             stream = (await one.start(peer, who)).stream

@@ -90,7 +90,7 @@ async def until_lost(one: Node) -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 10))])
 async def test_a_stream_goes_on_at_any_node(
     database: Database, storage: Storage, tmp_path: Path, encoding: Encoding, seed: int
 ) -> None:

@@ -1,7 +1,5 @@
 """Two tenants in one database: row-level security holds also where a query forgets its tenant."""
 
-from collections.abc import AsyncIterator
-
 import asyncpg
 import pytest
 
@@ -71,14 +69,6 @@ async def tables_with_tenant(tx: Connection) -> list[str]:
         "ORDER BY 1"
     )
     return [row[0] for row in rows]
-
-
-@pytest.fixture
-async def owner(database_dsn: str) -> AsyncIterator[Connection]:
-    """A connection as the superuser who owns the schema."""
-    connection = await asyncpg.connect(database_dsn)
-    yield connection
-    await connection.close()
 
 
 async def test_every_table_with_a_tenant_is_guarded(owner: Connection) -> None:

@@ -1,9 +1,8 @@
 """Vectors fill themselves in: after the fact, the newest first, past poison, lost workers and a lost database."""
 
-import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
@@ -20,8 +19,8 @@ from server.store.pool import Database
 from streaming.aio import Scope
 from streaming.errors import Unavailable
 from tests.fakes.embedder import FakeEmbedder
+from tests.support.waiting import until
 
-HANG_S = 60.0
 MODEL = "concepts"
 _numbers = itertools.count(1)
 
@@ -32,17 +31,6 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors, "RETRY_S_MIN", 0.01)
     monkeypatch.setattr(vectors, "RETRY_S_MAX", 0.05)
     monkeypatch.setattr(vectors, "IDLE_S", 0.05)
-
-
-async def until(condition: Callable[[], object | Awaitable[object]]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return
-            await asyncio.sleep(0.005)
 
 
 class Talk:

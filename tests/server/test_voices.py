@@ -1,7 +1,6 @@
 """Enrolled voices over HTTP, on a real database: opt-in, listed, deletable, of one tenant and one model."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -11,21 +10,14 @@ from parlance_client import CallFailed, Client
 
 from auth.model import Identity, Role
 from server.store import speakers, voices
-from server.store.pool import Database
 from streaming.errors import QuotaExceeded
 from streaming.limits import LIMITS
 from tests.server.test_speaker_names import told
-from tests.support.library import MODEL, Library, open_library, vector
+from tests.support.library import MODEL, Library, vector
 from tests.support.process import Account, ServerProcess
 
 BASE = "/v1/recordings/talk/speakers"
 ENOUGH = LIMITS.voice_clean_ms_min
-
-
-@pytest.fixture
-async def library(database: Database) -> AsyncIterator[Library]:
-    async with open_library(database) as opened:
-        yield opened
 
 
 @pytest.fixture

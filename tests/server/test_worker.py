@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from streaming.protocol.frames import FrameReader
 from streaming.recogniser import link
 from streaming.recogniser.engine import load_class
 from tests.fakes import tones
+from tests.support.waiting import until
 
 HANG_S = 60.0
 ENGINE = "tests.fakes.tones:NarrowToneEngine"
@@ -51,12 +52,6 @@ def children(pid: int | None) -> list[int]:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

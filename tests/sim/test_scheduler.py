@@ -10,8 +10,9 @@ half.
 A failure is a seed. It is printed and runs again alone: `PARLANCE_SIM_SEED=17 pytest tests/sim/test_scheduler.py`."""
 
 import asyncio
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import pytest
@@ -58,6 +59,13 @@ def seeds() -> list[object]:
     if alone is not None:
         return [int(alone)]
     return [*range(QUICK_SEEDS), *(pytest.param(n, marks=pytest.mark.soak) for n in range(QUICK_SEEDS, SOAK_SEEDS))]
+
+
+def crossed(one: Iterable[object], other: Iterable[object], *quick: tuple[object, object]) -> list[object]:
+    """Every pair; outside of the soak, and unless a seed is asked for, those in which each value comes up."""
+    is_quick = (lambda _: True) if "PARLANCE_SIM_SEED" in os.environ else quick.__contains__
+    pairs = itertools.product(one, other)
+    return [pytest.param(*pair, marks=() if is_quick(pair) else pytest.mark.soak) for pair in pairs]
 
 
 class Scene(msgspec.Struct):
@@ -119,8 +127,18 @@ def test_who_is_alone_gets_the_time_that_nobody_else_wants(seed: int) -> None:
     assert p95(beside.lone.words) > quick, "it is somebody else's now"
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("speech", SPEECHES)
+@pytest.mark.parametrize(
+    ("speech", "model"),
+    crossed(
+        SPEECHES,
+        MODELS,
+        ("monologues", "one by one"),
+        ("talk", "padded"),
+        ("replies", "batches"),
+        ("talk", "buckets"),
+        ("replies", "too much"),
+    ),
+)
 @pytest.mark.parametrize("seed", seeds())
 def test_a_tenant_with_thirty_streams_costs_a_lone_one_a_quarter_at_most(model: str, speech: str, seed: int) -> None:
     scenes = [Scene(MODELS[model], TOGETHER * seed + n, speech=SPEECHES[speech], seconds=60) for n in range(TOGETHER)]
@@ -160,8 +178,9 @@ def test_a_crowd_that_is_thinned_out_leaves_a_lone_stream_its_captions(seed: int
         assert seen.office.thinned.keys() == {"tenant 0"}
 
 
-@pytest.mark.parametrize("tenants", [1, 12, 80])
-@pytest.mark.parametrize("speech", SPEECHES)
+@pytest.mark.parametrize(
+    ("speech", "tenants"), crossed(SPEECHES, [1, 12, 80], ("replies", 1), ("monologues", 12), ("talk", 80))
+)
 @pytest.mark.parametrize("seed", seeds())
 def test_nobody_starves_at_four_times_the_knee(tenants: int, speech: str, seed: int) -> None:
     crowd = 4 * KNEE

@@ -96,7 +96,7 @@ def pieces_of(audio: Pcm16, *, begin: int = 0) -> list[Piece]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pieces_hold_all_of_the_audio_and_whole_utterances(seed: int) -> None:
-    said = talk(random_sentences(seed, 80, words=(2, 12)), silence_ms=(200, 700, 1_500)[seed])
+    said = talk(random_sentences(seed, 45, words=(2, 12)), silence_ms=(200, 700, 1_500)[seed])
     pieces = pieces_of(said.audio)
     assert len(pieces) > 2
     assert np.array_equal(np.concatenate([piece.audio for piece in pieces])[: len(said.audio)], said.audio)

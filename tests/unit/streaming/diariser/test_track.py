@@ -18,7 +18,7 @@ from tests.fakes.diariser import INFO, SPEAKERS, heard, turn, vector
 
 MODEL = INFO.model
 WINDOW, HOP = samples_of(6_000), samples_of(1_000)
-SEEDS = range(12)
+SEEDS = [pytest.param(seed, marks=pytest.mark.soak if seed > 3 else ()) for seed in range(12)]
 
 
 def script(seed: int, *, people: int = 4, seconds: int = 60) -> list[Turn]:
@@ -125,10 +125,10 @@ def test_a_short_word_makes_no_label() -> None:
 
 
 def test_a_speaker_who_comes_back_after_long_is_known_again() -> None:
-    said = [turn("a", 0, 8_000), *(turn("b", at, at + 4_000) for at in range(9_000, 900_000, 5_000))]
-    said += [turn("a", 904_000, 912_000)]
-    track = followed(windows(said, 915))
-    assert [found.speaker for found in track.turns(samples_of(904_100), samples_of(912_000))] == ["S1"]
+    said = [turn("a", 0, 8_000), *(turn("b", at, at + 4_000) for at in range(9_000, 400_000, 5_000))]
+    said += [turn("a", 404_000, 412_000)]
+    track = followed(windows(said, 415))
+    assert [found.speaker for found in track.turns(samples_of(404_100), samples_of(412_000))] == ["S1"]
 
 
 def test_noise_in_one_voice_does_not_split_it() -> None:
@@ -187,7 +187,7 @@ def test_a_gap_settles_what_was_before_it() -> None:
     assert [found.speaker for found in track.turns(0, samples_of(66_000))] == ["S1", "S2"]
 
 
-@pytest.mark.parametrize("seed", SEEDS[:4])
+@pytest.mark.parametrize("seed", range(4))
 def test_windows_that_come_again_or_late_change_nothing(seed: int) -> None:
     given = windows(script(seed), 40)
     once, twice = followed(given), SpeakerTrack(MODEL)
@@ -198,14 +198,14 @@ def test_windows_that_come_again_or_late_change_nothing(seed: int) -> None:
     assert twice.state() == once.state()
 
 
-@pytest.mark.parametrize("seed", SEEDS[:4])
+@pytest.mark.parametrize("seed", range(4))
 def test_the_order_of_voices_in_a_window_does_not_matter(seed: int) -> None:
     given = windows(script(seed), 40)
     turned = [(start, Heard(window.samples, window.voices[::-1])) for start, window in given]
     assert followed(turned).turns(0, samples_of(40_000)) == followed(given).turns(0, samples_of(40_000))
 
 
-@pytest.mark.parametrize("seed", SEEDS[:4])
+@pytest.mark.parametrize("seed", range(4))
 def test_missing_windows_lose_no_label(seed: int) -> None:
     said = script(seed)
     draw = random.Random(seed)
@@ -246,7 +246,7 @@ def test_what_is_remembered_is_bounded() -> None:
     noise = np.random.default_rng(5)
     track = SpeakerTrack(MODEL)
     most = 0
-    for second in range(400):
+    for second in range(200):
         voices = []
         for at in range(10):
             start = at * 1_600
@@ -364,14 +364,15 @@ def test_a_pause_is_not_settled_before_it_is_known_to_be_one(until_ms: int) -> N
         assert len(settled) <= 1
 
 
-def test_a_burst_of_turns_and_windows_is_bounded() -> None:
+def test_a_burst_of_turns_and_windows_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.diariser.track.TURNS_MAX", 100)
     limits = msgspec.structs.replace(LIMITS, speaker_turns_ms_max=10**9)
     track = SpeakerTrack(MODEL, limits=limits)
     size = samples_of(1_000)
-    for number in range(3 * TURNS_MAX):
+    for number in range(300):
         spans = ((0, size // 4),)
         track.hear(number * size * 2, Heard(size, (Voice(spans, 2_000, vector("a")),)))
-    assert len(track.turns(0, samples_of(10**7))) <= TURNS_MAX + 1
+    assert len(track.turns(0, samples_of(10**7))) <= 101
     still = SpeakerTrack(MODEL, policy=msgspec.structs.replace(POLICY, settle_ms=10**6))
     for number in range(4 * WINDOWS_MAX):
         still.hear(number * 320, Heard(size, (Voice(((0, size),), 1_000, vector("a")),)))

@@ -1,7 +1,7 @@
 /** One paragraph of a transcript, finished or still being spoken. Both are set alike: nothing jumps when one becomes the other. */
 
 import type { CaptionSegment, TranscriptPartial } from "@parlance/client";
-import { memo, useLayoutEffect, useMemo, useRef } from "react";
+import { memo, type ReactNode, useLayoutEffect, useMemo, useRef } from "react";
 import { clock } from "../shell/format.js";
 import { colourOf } from "../speakers/colours.js";
 import { LinkIcon, PencilIcon } from "../ui/icons.js";
@@ -41,31 +41,44 @@ export const Final = memo(function Final({ segment, speaker, mayEdit, isTarget, 
       </p>
       <span className="tools">
         {mayEdit && (
-          <button
-            type="button"
-            className="moment edit"
-            data-edit={segment.segment_id}
-            aria-label={`Correct the text at ${at}`}
-            title="Correct the text"
-            tabIndex={tabIndex}
-          >
+          <Tool does={`Correct the text at ${at}`} title="Correct the text" tabIndex={tabIndex} edit={segment.segment_id}>
             <PencilIcon />
-          </button>
+          </Tool>
         )}
-        <button
-          type="button"
-          className="moment"
-          data-link={segment.start_ms}
-          aria-label={`Copy a link to ${at}`}
-          title="Copy a link to this moment"
-          tabIndex={tabIndex}
-        >
+        <Tool does={`Copy a link to ${at}`} title="Copy a link to this moment" tabIndex={tabIndex} link={segment.start_ms}>
           <LinkIcon />
-        </button>
+        </Tool>
       </span>
     </div>
   );
 });
+
+interface ToolProps {
+  /** What a screen reader says; `title` is what the pointer shows. */
+  does: string;
+  title: string;
+  tabIndex: number;
+  edit?: string;
+  link?: number;
+  children: ReactNode;
+}
+
+/** A small button behind the words; what it does is told by its data. */
+function Tool({ does, title, tabIndex, edit, link, children }: ToolProps) {
+  return (
+    <button
+      type="button"
+      className={edit === undefined ? "moment" : "moment edit"}
+      data-edit={edit}
+      data-link={link}
+      aria-label={does}
+      title={title}
+      tabIndex={tabIndex}
+    >
+      {children}
+    </button>
+  );
+}
 
 interface SpeakerProps {
   called: string;

@@ -22,7 +22,7 @@ from streaming.recogniser.whisper import WhisperEngine
 from tests.support import corpus
 from tests.support.synth import Voice, needs_espeak, random_voice, say, talk
 
-MICRO = Path(__file__).resolve().parents[3] / "models" / "micro-whisper" / "en"
+MICRO = Path(__file__).resolve().parents[1] / "models" / "micro-whisper" / "en"
 SPEC = UtteranceSpec("u", 0, "auto")
 HOP = 7_680
 

@@ -18,7 +18,7 @@ from streaming.recogniser.engine import EngineUnavailable, Window, load_class
 from streaming.recogniser.whisper import WhisperEngine
 from tests.support.espeak import LIBRARY
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 MICRO = ROOT / "tests" / "models" / "micro-whisper" / "en"
 NANO = Shape(64, 1, 1, 51_864, ((0, 0),))
 

@@ -19,7 +19,7 @@ from bench.metrics import Take
 from bench.plots import Line, Panel, chart
 from bench.report import Result, write
 from bench.setups import SPHINX, WHISPER, Measured, Setup, rows_of
-from tests.unit.bench.test_metrics import CUT, HEARD, SAID, ended, spoken
+from tests.bench.test_metrics import CUT, HEARD, SAID, ended, spoken
 
 SVG = "{http://www.w3.org/2000/svg}"
 
