@@ -83,9 +83,9 @@ def test_idle_keys_are_forgotten() -> None:
     assert len(buckets) == 1
 
 
-def test_a_million_keys_take_the_room_of_a_few() -> None:
+def test_many_keys_take_the_room_of_a_few() -> None:
     buckets = Buckets(RATE, keys_max=100)
-    for n in range(1_000_000):
+    for n in range(100_000):
         buckets.of(str(n), 0).take(0)
     assert len(buckets) == 100
 
