@@ -109,7 +109,8 @@ class _State(msgspec.Struct):
 
 class SpeakerTrack:
     """`model`: `DiariserInfo.model`, whose vectors these are; `state`: what `state` gave, of an earlier track of the
-    same recording (another model's, or nonsense, is ignored); `known`: enrolled voices of the same model."""
+    same recording (nonsense is ignored; of another model's only labels go on: nobody of it is known again, and nobody
+    gets a label of it); `known`: enrolled voices of the same model."""
 
     def __init__(
         self,
@@ -334,4 +335,6 @@ def _restored(state: bytes, model: str) -> _State:
             return _State(model)
         if found.model == model:
             return found
+        turns = [part for part in found.turns if part[2] > 0]
+        return _State(model, turns=turns, until=found.until, heard=found.heard, numbers=found.numbers)
     return _State(model)

@@ -232,6 +232,19 @@ def test_a_state_that_is_not_ours_is_ignored(state: bytes) -> None:
     assert track.state() == SpeakerTrack(MODEL).state()
 
 
+def test_another_model_gives_no_label_again() -> None:
+    """The stream goes on where another model is: whom it hears it cannot compare with those who have labels."""
+    said = [turn("a", 0, 6_000), turn("b", 6_500, 12_000), turn("a", 12_500, 20_000)]
+    given = windows(said, 21)
+    old = followed(given[:12])
+    assert [speaker.label for speaker in old.speakers()] == ["S1", "S2"]
+    told = old.turns(0, old.until_sample)
+    other = followed(given[12:], SpeakerTrack("another", old.state()))
+    assert [speaker.label for speaker in other.speakers()] == ["S3", "S4"], "its first window hears both"
+    assert other.turns(0, old.until_sample) == told, "what is settled stays"
+    assert {found.speaker for found in other.turns(samples_of(14_000), samples_of(20_000))} == {"S4"}
+
+
 def test_vectors_of_another_size_are_nobodys() -> None:
     """A state whose model has the same name and other vectors, or a damaged one, must not end the stream."""
     track = followed(windows([turn("a", 0, 5_000)], 6))
