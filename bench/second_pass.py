@@ -243,7 +243,7 @@ async def _look(server: ServerProcess, watched: Watched, done: asyncio.Event) ->
 def workers_cpu_s(server: ServerProcess) -> float:
     """Of the pass worker and its diariser."""
     commands = server.children().items()
-    return cpu_s([pid for pid, command in commands if "second_pass" in command or "--nice 19" in command])
+    return cpu_s([pid for pid, command in commands if "second_pass" in command or "--idle" in command])
 
 
 async def pieces(server: ServerProcess, watched: Watched) -> int:

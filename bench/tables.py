@@ -194,10 +194,6 @@ def cell_row(label: str, count: str, cell: Cell) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-if __name__ == "__main__":
-    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "bench" / "results")
-
-
 def who(found: dict[str, Any]) -> str:
     """Error rates of speakers and their parts: of all composed conversations, and of each recording."""
     rows: list[dict[str, Any]] = found["raw"]["rows"]
@@ -221,3 +217,7 @@ def who(found: dict[str, Any]) -> str:
             out.append(" | ".join([f"| {row['id']}", when, *parts_, count, str(row["switches"][when]), *words]) + " |")
     cpu = next(figure["value"] for figure in found["figures"] if figure["name"] == "CPU of the worker")
     return "\n".join([*out, "", f"CPU of the worker: {cpu} s for a second of audio in which somebody speaks."])
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "bench" / "results")

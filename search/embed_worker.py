@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(os.getppid())
-    os.nice(NICE)
+    calls.stand_back(NICE)
     sock = socket.socket(fileno=options.fd)
     began = time.monotonic()
     try:

@@ -1,4 +1,4 @@
-"""A worker program that answers calls, one after the other: what the embedding and alignment workers share.
+"""A worker program that answers calls, one after the other: what the workers of the models environment share.
 
 The server sends `Call`s and gets one `Reply` or `Failure` for each, in order; before that the worker says `Ready` once,
 when its model is loaded. What a call holds is between the caller and the worker (msgspec types of their own).
@@ -9,6 +9,7 @@ outlives the server. Invariant: a failure of one call never ends the program; it
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable
 
@@ -54,6 +55,15 @@ Answer = Ready | Reply | Failure
 _encoder = msgspec.msgpack.Encoder()
 _calls: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def stand_back(nice: int, *, idle: bool = False) -> None:
+    """Of this process, to whatever is live. `idle`: where there is SCHED_IDLE it gets only what nobody wants, and who
+    wakes up does not wait for the rest of its time slice; it may then stand still for minutes."""
+    os.nice(nice)
+    if idle and hasattr(os, "SCHED_IDLE"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def frame(message: Call | Answer) -> bytes:

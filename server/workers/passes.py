@@ -279,7 +279,7 @@ class DiariserOnDemand:
             limits=msgspec.structs.replace(limits, diariser_stall_ms=limits.pass_stall_ms),
             nice=19,
             module=DIARISER,
-            options=() if pipeline is None else ("--pipeline", pipeline),
+            options=("--idle", *(() if pipeline is None else ("--pipeline", pipeline))),
         )
         self._program = OnDemand("pass diariser", self._diariser.run, limits.pass_idle_ms / 1000)
         self._patience_s = limits.pass_stall_ms / 1000

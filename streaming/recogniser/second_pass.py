@@ -13,9 +13,7 @@ Invariant: the same piece gives the same words.
 """
 
 import argparse
-import contextlib
 import logging
-import os
 import socket
 import sys
 import warnings
@@ -77,7 +75,7 @@ def main() -> int:
     parser.add_argument("--compute-type", default="auto", help="as PARLANCE_COMPUTE_TYPE")
     parser.add_argument("--align", help="as --model of streaming.recogniser.whisperx")
     arguments = parser.parse_args()
-    stand_back()
+    calls.stand_back(NICE, idle=True)
     with socket.socket(fileno=arguments.fd) as sock:
         whisper = whisperx.BatchedWhisper(
             arguments.whisper, device=arguments.device, compute_type=arguments.compute_type
@@ -85,15 +83,6 @@ def main() -> int:
         reader = Reader(whisper, whisperx.find(arguments.align, None))
         calls.serve(sock, msgspec.msgpack.encode(reader.info), reader.handle)
     return 0
-
-
-def stand_back() -> None:
-    """Behind everything else that wants the processor: live captions shall not notice it. Where there is SCHED_IDLE,
-    it gets what nobody wants, and an idle core is not given to it for a whole time slice first."""
-    os.nice(NICE)
-    if hasattr(os, "SCHED_IDLE"):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 class Reader:
@@ -182,7 +171,7 @@ def words_of(window: Window, audio: Pcm16) -> tuple[tuple[ReadWord, ...], bool]:
     return tuple(words), trusted
 
 
-__all__ = ["Reader", "Window", "stand_back", "together", "words_of"]
+__all__ = ["Reader", "Window", "together", "words_of"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--model", help="a folder with a Wav2Vec2 model, or its name; default: what is here")
     parser.add_argument("--language", help="what the model speaks, where its card does not tell")
     arguments = parser.parse_args()
-    os.nice(NICE)
+    calls.stand_back(NICE)
     with socket.socket(fileno=arguments.fd) as sock:
         sources = find(arguments.model, arguments.language)
         aligner = Aligner(sources)

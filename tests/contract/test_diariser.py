@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import soxr
 
+from server.enrichment import DIARISER_NICE
 from server.workers.calls import CallFailed
 from server.workers.diariser import LocalDiariser
+from server.workers.passes import DiariserOnDemand
 from streaming.aio import Scope
 from streaming.diariser.heard import Heard, Voice
 from streaming.errors import WorkerLost
@@ -161,6 +163,21 @@ async def test_the_real_models_tell_two_voices_apart(caplog: pytest.LogCaptureFi
 
 
 # --- the worker's life ------------------------------------------------------------------------------------------------
+async def test_that_of_the_second_pass_gets_only_what_nobody_wants(tmp_path: Path) -> None:
+    """Live labels get little on a busy machine, but something."""
+    async with asyncio.timeout(HANG_S), Scope("test") as scope:
+        live = LocalDiariser(fake.interpreter(tmp_path), limits=LIMITS, nice=DIARISER_NICE)
+        later = DiariserOnDemand(fake.interpreter(tmp_path), lambda: True, None, LIMITS)
+        scope.spawn(live.run(), name="live")
+        scope.spawn(later.run(), name="later")
+        await until(lambda: live.info)
+        async with later.used() as info:
+            assert info is not None
+            found = [(os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid))
+                     for pid in (live.pid, later._diariser.pid) if pid]  # fmt: skip
+    assert found == [(19, os.SCHED_OTHER), (19, os.SCHED_IDLE)]
+
+
 async def test_a_worker_that_dies_loses_its_calls_and_comes_back(tmp_path: Path) -> None:
     audio = scene(SCRIPT, 7_000)
     async with running(local(tmp_path)) as diariser:

@@ -57,7 +57,7 @@ async def test_what_people_say_about_speakers(
     await labels(page).first.click()
     dialog = page.get_by_role("dialog", name="Who is Speaker 1?")
     await expect(dialog.get_by_label("Name")).to_be_focused()
-    await expect(dialog.get_by_text("192 numbers")).to_be_visible()
+    await expect(dialog.get_by_text("no audio")).to_be_visible()
     found = await faults(page, "naming")
     await page.keyboard.type("Ada")
     await dialog.get_by_text("Recognise this voice in later recordings").click()

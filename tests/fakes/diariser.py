@@ -159,8 +159,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--nice", type=int, default=0)
+    parser.add_argument("--idle", action="store_true")
     parser.add_argument("--absent", type=Path, required=True)
     arguments = parser.parse_args()
+    calls.stand_back(arguments.nice, idle=arguments.idle)
     info = DiariserInfo("", 0, 0, 0) if arguments.absent.exists() else INFO
     with socket.socket(fileno=arguments.fd) as sock:
         calls.serve(sock, msgspec.msgpack.encode(info), handle)

@@ -114,7 +114,7 @@ function NameForm({ name: before, self, isBusy, onSave, children }: NameFormProp
           </Switch>
           <p className="hint">
             {isEnough || self === null
-              ? "Stores 192 numbers that tell what the voice sounds like, no audio, and that you asked for it. Ask the person first; Voices in the account menu deletes it."
+              ? "Stores numbers that tell what the voice sounds like, no audio, and that you asked for it. Ask the person first; Voices in the account menu deletes it."
               : `Wants ${duration(CLEAN_MS_MIN)} of this voice alone; ${duration(self.clean_ms)} were heard.`}
           </p>
         </div>
