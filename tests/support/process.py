@@ -128,13 +128,11 @@ class ServerProcess:
         waiting = [self.pid]
         while waiting:
             parent = waiting.pop()
-            for path in Path(f"/proc/{parent}/task").glob("*/children"):
+            for child in _children_of(parent):
                 with contextlib.suppress(OSError):
-                    for child in map(int, path.read_text().split()):
-                        with contextlib.suppress(OSError):
-                            command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                            found[child] = command
-                            waiting.append(child)
+                    command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[child] = command
+                    waiting.append(child)
         return found
 
     def workers(self) -> list[int]:
@@ -180,3 +178,13 @@ def running(data_dir: Path, *, engine: str = TONES, **settings: str) -> Iterator
     finally:
         if server._process is not None:
             server.stop()
+
+
+def _children_of(pid: int) -> list[int]:
+    """Without those of threads, or of all of it, that ended meanwhile."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (task / "children").read_text().split())
+    return found
