@@ -18,11 +18,20 @@ tests() {
   for folder in tests/unit tests/style tests/golden; do [ ! -d "$folder" ] || set -- "$@" "$folder"; done
   python -m pytest "$@" -n 2 --dist loadfile -m "not soak"
 }
+# The tests take longest: the other steps run beside them.
+told=$(mktemp)
+trap 'rm -f "$told"' EXIT
+tests >"$told" 2>&1 &
+testing=$!
 step format ruff format --check .
 step lint ruff check .
 step types python -m mypy
 step imports lint-imports
 step "generated files" python scripts/schema.py --check
-step tests tests
 if [ -d clients/js/node_modules ]; then step typescript npm --prefix clients/js run typecheck; fi
+if wait "$testing"; then echo "ok    tests"; else
+  echo "FAIL  tests"
+  cat "$told"
+  failed="$failed, tests"
+fi
 [ -z "$failed" ] || { echo "check failed: ${failed#, }" >&2; exit 1; }
