@@ -14,6 +14,7 @@ test: ## the whole suite: Python, TypeScript, browser, real servers
 	@scripts/setup.sh dev
 	@scripts/test-packages.sh
 	@scripts/s3-server.sh
+	@scripts/weaviate-server.sh
 	@.venv/bin/parlance models environment >/dev/null || true
 	@scripts/test.sh
 
@@ -21,6 +22,7 @@ soak: ## the long tests: many seeds, full matrices, hours of media
 	@scripts/setup.sh dev
 	@scripts/test-packages.sh
 	@scripts/s3-server.sh
+	@scripts/weaviate-server.sh
 	@.venv/bin/parlance models environment >/dev/null || true
 	@scripts/page.sh || true
 	@.venv/bin/python -m pytest tests -m soak

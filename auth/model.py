@@ -36,6 +36,8 @@ class Action(Enum):
     """Start a stream or take one over."""
     EDIT = "edit"
     """Correct what was recognised, name speakers, enrol and delete voices."""
+    ANALYSE = "analyse"
+    """See what the tenant's people look for, without their names."""
     REREAD = "reread"
     """Have kept audio read once more, which takes a core for some time."""
 

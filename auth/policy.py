@@ -15,6 +15,7 @@ OPERATORS = frozenset({Role.OWNER, Role.ADMIN})
 ROLES = {
     Action.RECORD: (WRITERS, "record"),
     Action.EDIT: (WRITERS, "change what is there"),
+    Action.ANALYSE: (OPERATORS, "see what others look for"),
     Action.REREAD: (OPERATORS, "have recordings read again"),
 }
 """Who may do what not everybody may, and how that is said to the others."""

@@ -27,11 +27,13 @@ from bench import (
     hour,
     idle,
     intake,
+    keystrokes,
     policies,
     preparation,
     replay,
     resume,
     search,
+    searchload,
     second_pass,
     setups,
     speakers,
@@ -39,11 +41,13 @@ from bench import (
     stalled,
     startup,
     streams,
+    subscriptions,
     tables,
 )
 from bench.beside import ROUNDS
 from bench.peers import run as peers
 from bench.peers.settings import chosen
+from bench.quality import run as quality
 from bench.report import ROOT, Figure, Result, table, write
 from streaming.recogniser.pocketsphinx import PocketSphinxEngine
 from tests.support import synth
@@ -160,6 +164,25 @@ async def searches(options: Options) -> Result:
     )
 
 
+async def search_quality(options: Options) -> Result:
+    return await quality.benchmark(options.output, options.seed, quick=options.quick)
+
+
+async def search_load(options: Options) -> Result:
+    return await searchload.benchmark(
+        options.output, options.seed, searchload.QUICK if options.quick else searchload.FULL
+    )
+
+
+async def typed_keys(options: Options) -> Result:
+    size = keystrokes.QUICK if options.quick else keystrokes.FULL
+    return await keystrokes.benchmark(options.output, options.seed, size, 2 if options.quick else 20)
+
+
+async def subscribed(options: Options) -> Result:
+    return await subscriptions.benchmark(options.seed, quick=options.quick)
+
+
 def searched(over: str, found: list[search.Figure]) -> list[Figure]:
     rows: list[Figure] = []
     for f in found:
@@ -256,6 +279,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "searchable": searchable,
     "ingest": ingest,
     "search": searches,
+    "quality": search_quality,
+    "searchload": search_load,
+    "keystrokes": typed_keys,
+    "subscriptions": subscribed,
     "engine": engine,
     "fanout": fan_out,
     "crossnode": cross_node,

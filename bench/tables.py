@@ -1,4 +1,4 @@
-"""Pictures, tables of docs/benchmarks.md (captions, peers, speakers), from the raw results: `python -m bench.tables`.
+"""Pictures and tables of docs/benchmarks.md (`DRAWN`), from the raw results: `python -m bench.tables`.
 
 Policy: nothing is measured here, and nothing of these parts is written by hand; a test compares them with the results.
 """
@@ -14,16 +14,18 @@ import msgspec
 from bench.cells import KNEE_P95_MS, Cell
 from bench.peers import table as peers
 from bench.plots import Line, Panel, chart
+from bench.quality import table as quality
 from bench.report import ROOT
 from bench.setups import SPHINX, Measured, memory
 
-DRAWN = ("captions", "peers", "speakers")
+DRAWN = ("captions", "peers", "speakers", "quality")
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 IMAGES = ROOT / "docs" / "images"
 LATENCY, COST = "captions-latency.svg", "captions-cpu.svg"
 BEGIN, END = "<!-- made by bench/tables.py: captions -->", "<!-- end: captions -->"
 PEERS_BEGIN, PEERS_END = "<!-- made by bench/tables.py: peers -->", "<!-- end: peers -->"
 SPEAKERS_BEGIN, SPEAKERS_END = "<!-- made by bench/tables.py: speakers -->", "<!-- end: speakers -->"
+QUALITY_BEGIN, QUALITY_END = "<!-- made by bench/tables.py: quality -->", "<!-- end: quality -->"
 STREAMS = "streams at once"
 PARTS = ("der", "missed", "false_alarm", "confusion", "overlap")
 
@@ -39,6 +41,9 @@ def draw(results: Path, document: Path = DOCUMENT, images: Path = IMAGES) -> Non
         text = placed(text, PEERS_BEGIN, PEERS_END, peers.markdown(json.loads((results / "peers.json").read_text())))
     if (results / "speakers.json").is_file():
         text = placed(text, SPEAKERS_BEGIN, SPEAKERS_END, who(json.loads((results / "speakers.json").read_text())))
+    if (results / "quality.json").is_file():
+        made = quality.markdown(json.loads((results / "quality.json").read_text()))
+        text = placed(text, QUALITY_BEGIN, QUALITY_END, made)
     document.write_text(text)
 
 

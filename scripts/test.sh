@@ -19,4 +19,5 @@ fi
 [ "$python" = 0 ] || failed="$failed python"
 if [ "$page" = 3 ]; then say "the TypeScript tests did not run: there is no Node 20, or no sources."
 elif [ "$page" = 0 ]; then (cd clients/js && npm test) || failed="$failed typescript"; fi
+scripts/weaviate-server.sh --told
 [ -z "$failed" ] || { say "failed:$failed"; exit 1; }

@@ -1,12 +1,14 @@
-"""The meaning of what somebody types, while it is typed: a vector for each query, remembered for a while.
+"""The meaning of what somebody types, while it is typed: a vector of each open model, remembered for a while.
 
 Policy: search goes on without a vector when there is no model, when it is lost or late, or when the query has nothing
-to embed. Typing back and forth asks for the same texts, so the last ones are kept.
+to embed. While a model changes two are asked at once, and one may be late alone. Typing back and forth asks for the
+same texts, so the last ones are kept.
 
 Boundary: `Embedder`. Invariant: `of` never raises for want of a model; at most `query_vectors_max` vectors are held.
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from search.model import EmbedderInfo, Query, QueryVector, Vector
 from search.ports import CannotEmbed, Embedder
@@ -15,25 +17,29 @@ from streaming.limits import Limits
 
 
 class QueryVectors:
-    """`embedder`: None when this server never gets one."""
+    """`embedders`: those that are open now; none at a server that never gets one."""
 
-    def __init__(self, embedder: Embedder | None, limits: Limits) -> None:
-        self._embedder = embedder
+    def __init__(self, embedders: Callable[[], Sequence[Embedder]], limits: Limits) -> None:
+        self._embedders = embedders
         self._limits = limits
         self._held: dict[tuple[EmbedderInfo, str], Vector] = {}
 
-    async def of(self, query: Query) -> QueryVector | None:
-        """The query's vector, None when there is none in time."""
-        embedder = self._embedder
-        info = None if embedder is None else embedder.info
-        if embedder is None or info is None:
+    async def of(self, query: Query) -> list[QueryVector]:
+        """The query's vectors, as far as they come in time."""
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self._of(embedder, query.text)) for embedder in self._embedders()]
+        return [vector for task in asked if (vector := task.result()) is not None]
+
+    async def _of(self, embedder: Embedder, text: str) -> QueryVector | None:
+        info = embedder.info
+        if info is None:
             return None
-        key = (info, query.text)
+        key = (info, text)
         values = self._held.pop(key, None)
         if values is None:
             try:
                 async with asyncio.timeout(self._limits.embed_query_ms_max / 1000):
-                    (values,) = await embedder.embed([query.text], as_query=True)
+                    (values,) = await embedder.embed([text], as_query=True)
             except (Unavailable, CannotEmbed, TimeoutError):
                 return None
             if embedder.info != info:

@@ -1,7 +1,7 @@
 """The vocabulary of search: what is asked, what is indexed, what is found. Frozen values.
 
-Positions in text are Unicode code points of NFC text; times are Unix milliseconds, except in cursors, which keep the
-database's microseconds so that a page continues exactly where the last one ended.
+Positions in text are Unicode code points of NFC text; times are Unix milliseconds, except in what is found and in
+cursors, which keep microseconds so that a page continues exactly where the last one ended.
 
 Pure.
 """
@@ -63,25 +63,28 @@ class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The page after `last`, within the candidates of the first page.
+    """The page after `last`, of an order that may have to be made anew.
 
-    `query_key`: which query it belongs to; `newest_us`, `oldest_us`: the spoken times that bound the candidates of
-    the first page, so that segments that came later change neither ranks nor the order (`oldest_us` None: no bound);
-    `nearest_newest_us`: the same bound of what was found by meaning, None for pages of words alone.
+    `query_key`: which query it belongs to; `newest_us`: nothing spoken later belongs to its pages, and ages are counted
+    from it; `fused`: vectors made the order too; `corrected`: 1: other spellings were looked for as well, 2: of the
+    word that was being typed too, 3: any of the words sufficed; `shown`: under which key the node that gave it out
+    remembers what was shown.
     """
 
     query_key: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
     last: Position
     newest_us: Micros
-    oldest_us: Micros | None
-    nearest_newest_us: Micros | None = None
+    fused: bool
+    corrected: Annotated[int, Meta(ge=0, le=3)]
+    shown: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF_FFFF)]
 
 
 class Query(msgspec.Struct, frozen=True):
     """What is searched for: every word must occur, in this or another form.
 
     `words`: folded words; words typed side by side ("don't") are one entry, between single spaces, and must stand side
-    by side. `prefix`: the last word may go on.
+    by side. `prefix`: the last word may go on. `around`: so many neighbours of each hit on either side; `grouped`: the
+    best hit of each recording only.
     """
 
     words: tuple[str, ...]
@@ -92,6 +95,8 @@ class Query(msgspec.Struct, frozen=True):
     cursor: Cursor | None = None
     mode: Mode = Mode.HYBRID
     text: str = ""
+    around: int = 0
+    grouped: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -104,8 +109,19 @@ class Query(msgspec.Struct, frozen=True):
         return any(values == () for values in (f.recording_ids, f.speakers, f.languages))
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """What was said just before or after a hit."""
+
+    segment_id: str
+    speaker: str | None
+    start_ms: int
+    end_ms: int
+    text: str
+
+
 class Hit(msgspec.Struct, frozen=True):
-    """One segment that was found, as it is now. `highlights`: [from, to) in code points of `text`, in order."""
+    """One segment that was found, as it is now. `highlights`: [from, to) in code points of `text`, in order; `before`,
+    `after`: its neighbours in time, in order; `more`: further hits in its recording, when grouped."""
 
     segment_id: str
     recording_id: str
@@ -117,13 +133,19 @@ class Hit(msgspec.Struct, frozen=True):
     text: str
     highlights: tuple[tuple[int, int], ...]
     score: float
+    before: tuple[Beside, ...] = ()
+    after: tuple[Beside, ...] = ()
+    more: int = 0
 
 
 class Page(msgspec.Struct, frozen=True):
-    """`next_cursor`: opaque, None when this is the last page."""
+    """`next_cursor`: opaque, None when this is the last page; `corrections`: (typed word, what was looked for as
+    well); `loosened`: no segment has all of the words, these have some."""
 
     hits: tuple[Hit, ...]
     next_cursor: str | None = None
+    corrections: tuple[tuple[str, str], ...] = ()
+    loosened: bool = False
 
 
 class IndexDocument(msgspec.Struct, frozen=True):
@@ -138,6 +160,14 @@ class IndexDocument(msgspec.Struct, frozen=True):
     text: str
     language: str
     speaker: str | None = None
+    vectors: tuple["ModelVector", ...] = ()
+
+
+class ModelVector(msgspec.Struct, frozen=True):
+    """The vector that a model gives to a document's text."""
+
+    model: str
+    values: Vector
 
 
 class EmbedderInfo(msgspec.Struct, frozen=True):
@@ -178,7 +208,99 @@ class TextVector(msgspec.Struct, frozen=True):
 
 
 class IndexCapabilities(msgspec.Struct, frozen=True):
-    """What an index can do, as data. `vectors`: it finds by meaning too."""
+    """What an index can do, as data. `vectors`: it finds by meaning too; `schema`: grows when the adapter writes
+    otherwise, so that all has to be put again (as it has for another `search.analysis.ANALYSIS`)."""
 
     name: str
     vectors: bool
+    schema: int = 1
+
+
+# --- what an index is asked and answers ---------------------------------------------------------------------------
+class Form(msgspec.Struct, frozen=True):
+    """Tokens (`search.analysis`) that stand side by side in a text; with `prefix` the last may go on."""
+
+    tokens: tuple[str, ...]
+    prefix: bool = False
+
+
+class Term(msgspec.Struct, frozen=True):
+    """One word of a query: any of its forms must occur (as typed, by its stem, as it should have been spelled)."""
+
+    forms: tuple[Form, ...]
+
+
+class Expression(msgspec.Struct, frozen=True):
+    """What must occur in a segment: all terms of any clause. A clause for each language of the tenant, because stems
+    and stop words differ. No clause: nothing matches."""
+
+    clauses: tuple[tuple[Term, ...], ...]
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Which segments may be found, and in which order.
+
+    `user_id`: private recordings only of this owner; `named`: where somebody of `filters.speakers` is named so,
+    (recording id, label), beside the labels themselves; `newest_us`: nothing spoken later (`LATEST_US`: no bound; age
+    is the Finder's, no index counts it); `after`: only what follows this position, for `Sort.NEWEST`; `limit`: so many
+    at most."""
+
+    user_id: str
+    filters: Filters = Filters()
+    named: tuple[tuple[str, str], ...] = ()
+    newest_us: int
+    sort: Sort = Sort.RELEVANCE
+    after: Position | None = None
+    limit: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A segment that an index found: ids, times and a score; what it says is read from the truth."""
+
+    segment_id: str
+    recording_id: str
+    spoken_at_us: int
+    score: float
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What an index holds of a segment. `models`: those whose vector of it can be found."""
+
+    segment_id: str
+    rev: int
+    models: tuple[str, ...] = ()
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A segment as it is now and as this user may see it. `before`, `after`: its neighbours in time, in order."""
+
+    segment_id: str
+    recording_id: str
+    title: str
+    speaker: str | None
+    start_ms: int
+    end_ms: int
+    rev: int
+    text: str
+    language: str
+    before: tuple[Beside, ...] = ()
+    after: tuple[Beside, ...] = ()
+
+
+class EditionState(Enum):
+    """BUILDING: written, but words are not looked for in it yet; CURRENT: the one that is searched."""
+
+    BUILDING = "building"
+    CURRENT = "current"
+
+
+class Edition(msgspec.Struct, frozen=True):
+    """A version of the index, beside which another can be built while both are written. `number` names it for ever;
+    `schema`: of the adapter that made it; `model`: whose vectors it holds, "" while none is known; `adapter`: as
+    `IndexCapabilities.name`."""
+
+    number: int
+    schema: int
+    model: str
+    state: EditionState
+    adapter: str = ""

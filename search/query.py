@@ -1,7 +1,7 @@
 """From what somebody types to a `Query`, and from text to the words that are indexed.
 
-Policy: text and query go through the same `words_of`, so the database's own idea of a word, which changes with its
-locale, never matters: it only ever sees folded words between single spaces. The last word of a query is a prefix
+Policy: text and query go through the same `words_of`, so no index's own idea of a word ever matters: it only ever sees
+folded words (and their stems, `search.analysis`). The last word of a query is a prefix
 until a space or punctuation follows it. Scripts that are written without spaces are indexed character by character;
 words that stand side by side without a space are searched as a phrase.
 
@@ -11,6 +11,7 @@ Pure. Invariant: a folded word holds letters, digits, marks and single spaces on
 
 import base64
 import binascii
+import re
 import unicodedata
 import zlib
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ from streaming.errors import BadRequest
 from streaming.limits import LIMITS, Limits
 
 WORD_CHARS_MAX = LIMITS.search_word_chars_max
-TEXT_WORDS_MAX = LIMITS.search_text_words_max
 
+ASCII_WORD = re.compile("[0-9A-Za-z]+")
 APOSTROPHES = frozenset("'\u2019")
 JOINERS = frozenset("\u200c\u200d\u00ad")
 """Zero-width joiners and the soft hyphen: written inside words, typed by few."""
@@ -72,6 +73,8 @@ def nfc(text: str) -> str:
 def words_of(text: str) -> list[WordSpan]:
     """The words of NFC text, in order: runs of letters, digits, marks and joiners; a character of an unspaced script
     is a word with its marks. Folded: composed, without joiners, in the case for comparison (`str.casefold`)."""
+    if text.isascii():
+        return _ascii_words_of(text)
     spans: list[WordSpan] = []
     at = 0
     while at < len(text):
@@ -87,11 +90,6 @@ def words_of(text: str) -> list[WordSpan]:
     return spans
 
 
-def folded_text(text: str) -> str:
-    """What the index is made from: the folded words of NFC text between single spaces."""
-    return " ".join(span.folded for span in words_of(text)[:TEXT_WORDS_MAX])
-
-
 def parse(
     text: str,
     *,
@@ -100,9 +98,12 @@ def parse(
     sort: Sort = Sort.RELEVANCE,
     limit: int = 20,
     cursor: str | None = None,
+    around: int = 0,
+    grouped: bool = False,
     limits: Limits = LIMITS,
 ) -> Query:
-    """The query that was typed; `limit` is clamped. Raises `BadRequest` (field "cursor") for a foreign cursor."""
+    """The query that was typed; `limit` and `around` are clamped. Raises `BadRequest` (field "cursor") for a foreign
+    cursor."""
     text = nfc(text)
     spans = words_of(text)
     taken = spans[: limits.query_words_max]
@@ -120,22 +121,17 @@ def parse(
         limit=min(max(limit, 1), limits.search_hits_max),
         mode=mode,
         text=_without_surrogates(text.strip()),
+        around=min(max(around, 0), limits.search_neighbours_max),
+        grouped=grouped,
     )
     if cursor is None:
         return query
     return msgspec.structs.replace(query, cursor=decode_cursor(cursor, query))
 
 
-def tsquery(query: Query) -> str:
-    """The query in the syntax of `to_tsquery`: all words, quoted, the last with `:*` when it is a prefix."""
-    operands = [quoted(word) for word in query.words]
-    if operands and query.prefix:
-        operands[-1] += ":*"
-    return " & ".join(operands)
-
-
 def quoted(word: str) -> str:
-    """One operand of `to_tsquery`: quotes and backslashes doubled, so that any word is only a word."""
+    """One operand of a tsquery, or lexeme of a tsvector: quotes and backslashes doubled, so that any word is only a
+    word."""
     inside = word.replace("\x00", " ").replace("\\", "\\\\").replace("'", "''")
     return f"'{inside}'"
 
@@ -148,7 +144,7 @@ def has_meaning(query: Query) -> bool:
 
 def query_key(query: Query) -> int:
     """A number that tells queries apart, the same for every page of one."""
-    parts = (query.words, query.prefix, query.filters, query.sort.value, query.mode.value)
+    parts = (query.words, query.prefix, query.filters, query.sort.value, query.mode.value, query.grouped)
     return zlib.crc32(msgspec.msgpack.encode(parts))
 
 
@@ -169,6 +165,16 @@ def decode_cursor(text: str, query: Query) -> Cursor:
     if cursor.query_key != query_key(query):
         raise BadRequest("This cursor belongs to another query.", field="cursor")
     return cursor
+
+
+def _ascii_words_of(text: str) -> list[WordSpan]:
+    """The same for what most texts are, in a third of the time."""
+    spans: list[WordSpan] = []
+    for match in ASCII_WORD.finditer(text):
+        start, end = match.span()
+        joined = start > 1 and text[start - 1] == "'" and bool(spans) and spans[-1].end == start - 1
+        spans.append(WordSpan(match.group()[:WORD_CHARS_MAX].lower(), start, end, joined))
+    return spans
 
 
 def _begins_word(char: str) -> bool:
@@ -212,14 +218,15 @@ def _is_unspaced(char: str) -> bool:
 
 
 def _clean(filters: Filters) -> Filters:
-    """Values that no stored text can equal (NUL, lone surrogates) are dropped; an empty list means no filter."""
+    """Values that no stored text can equal (NUL, lone surrogates) are dropped; an empty list means no filter. Nothing
+    was spoken before 1970."""
     return Filters(
         recording_ids=_storable(filters.recording_ids),
         speakers=_storable(filters.speakers),
         languages=_storable(filters.languages and tuple(tag.lower() for tag in filters.languages)),
         tags=_storable(filters.tags),
-        from_ms=filters.from_ms,
-        to_ms=filters.to_ms,
+        from_ms=None if filters.from_ms is None else max(filters.from_ms, 0),
+        to_ms=None if filters.to_ms is None else max(filters.to_ms, 0),
     )
 
 
@@ -238,12 +245,10 @@ __all__ = [
     "WordSpan",
     "decode_cursor",
     "encode_cursor",
-    "folded_text",
     "has_meaning",
     "nfc",
     "parse",
     "query_key",
     "quoted",
-    "tsquery",
     "words_of",
 ]

@@ -3,7 +3,7 @@
 embedded Postgres or a URL -> migrations -> Database
 Recognition (engines, Whisper that comes by itself, remote finals) -> Desk
 Database -> feed -> Hub, Committer -> Desk (audio log) -> sockets, HTTP
-Database -> Postgres index -> SearchDesk, job runner -> Enrichment (vectors, exact word times)
+Database -> Indexing (the index, its editions) -> Searches, job runner -> Enrichment (vectors, exact word times)
 """
 
 import asyncio
@@ -23,7 +23,6 @@ import uvloop
 from aiohttp import web
 
 from auth.model import Role
-from search.postgres import PostgresIndex
 from server.config import Config, ConfigError
 from server.edge.admission import Admission
 from server.edge.authenticate import Authenticator
@@ -31,10 +30,11 @@ from server.edge.board import StatusBoard
 from server.edge.events import EventDoors
 from server.edge.handlers import Handlers
 from server.edge.http import Http, add_headers, boundary
-from server.edge.searching import SearchDesk
+from server.edge.search.searches import Searches
 from server.edge.sockets import Sockets
 from server.enrichment import Enrichment
 from server.health import Probe, Readiness, watch
+from server.indexing import Indexing
 from server.jobs.index import IndexSegments, enqueue_index, index_handler
 from server.jobs.queue import JobRunner
 from server.jobs.retention import Retention
@@ -121,19 +121,19 @@ class App:
         self.storage = shared_media(config, node=node, local=local, executor=self.executor, limits=LIMITS)
         media: Media = self.storage or local
         playback = Playback(media)
-        index = PostgresIndex(self.database.tenant_tx, LIMITS)
         self._wire_rooms(node)
+        self._wire_index()
         self.committer = Committer(self.database, self.hub, enqueue_finals, LIMITS)
         self.enrichment = Enrichment(
             config,
             database=self.database,
-            index=index,
+            indexing=self.indexing,
             media=media,
             playback=playback,
             hub=self.hub,
             limits=LIMITS,
         )
-        self.jobs = JobRunner(self.database.connect, [index_handler(self.database, index, self.enrichment.indexed)])
+        self.jobs = JobRunner(self.database.connect, [index_handler(self.indexing.indexer, self.enrichment.indexed)])
         diariser = self.enrichment.diariser
         self.speakers = None if diariser is None else LiveSpeakers(diariser, self.database, self.hub, LIMITS)
         self.desk = Desk(
@@ -163,7 +163,7 @@ class App:
             database=self.database,
             hub=self.hub,
             desk=self.desk,
-            search=SearchDesk(index, LIMITS, self.enrichment.embedder),
+            searches=self._wire_searches(),
             engine=self.recognition.info,
             limits=LIMITS,
         )
@@ -181,13 +181,31 @@ class App:
 
     def _wire_rooms(self, node: str) -> None:
         """The hub, and what joins it to the other nodes' where there may be some."""
-        reader = LogReader(self.database)
+        self.rooms = reader = LogReader(self.database)
         self.bus = RedisBus(self.config.redis_url, node=node, limits=LIMITS) if self.config.redis_url else None
         self.hub = Hub(reader, LIMITS, self.bus or ALONE)
         self.marks = Marks(self.hub, reader, LIMITS)
         if self.bus is not None:
             self.bus.ears, self.bus.on_up = self.hub, self.marks.soon
             self.readiness.missing.add("redis")
+
+    def _wire_index(self) -> None:
+        self.indexing = Indexing(self.config, self.database, self.hub, LIMITS)
+        if self.indexing.weaviate is not None:
+            self.readiness.missing.add("index")
+
+    def _wire_searches(self) -> Searches:
+        self.searches = Searches(
+            database=self.database,
+            hub=self.hub,
+            rooms=self.rooms,
+            index=self.indexing.index,
+            words=self.indexing.words,
+            embedders=self.enrichment.embedders,
+            embedder=self.enrichment.embedder,
+            limits=LIMITS,
+        )
+        return self.searches
 
     def _wire_second_pass(self, media: Media, playback: Playback, node: str) -> None:
         self.rereading = Rereading(
@@ -217,12 +235,13 @@ class App:
             speaker_model=self.enrichment.speaker_model,
             reread=self.rereading.nudge if self.rereading.enabled else None,
         ).attach(self.web)
+        self.searches.doors(self.authenticate).attach(self.web)
         self.events = EventDoors(authenticate=self.authenticate, database=self.database, hub=self.hub, limits=LIMITS)
         self.events.attach(self.web)
 
     def tasks(self) -> list[StatusTask]:
         """Long work of the server on itself."""
-        return [*self.recognition.tasks, *self.enrichment.tasks, *self.rereading.tasks]
+        return [*self.recognition.tasks, *self.indexing.tasks, *self.enrichment.tasks, *self.rereading.tasks]
 
     def probes(self) -> dict[str, Probe]:
         """What `/readyz` looks at."""
@@ -231,6 +250,8 @@ class App:
             probes["redis"] = self.bus.works
         if self.storage is not None:
             probes["storage"] = self.storage.works
+        if self.indexing.weaviate is not None:
+            probes["index"] = self.indexing.weaviate.works
         return probes
 
     async def database_works(self) -> bool:
@@ -286,7 +307,9 @@ async def run(config: Config) -> int:
                 components.start("marks", app.marks.run())
             components.start("committer", app.committer.run())
             components.start("jobs", app.jobs.run())
-            components.start("retention", Retention(app.database, LIMITS, days=config.events_days).run())
+            components.start("index", app.indexing.run())
+            components.start("searches", app.searches.run())
+            components.start("retention", _retention(app).run())
             if app.storage is not None:
                 await app.storage.answers()
             await app.recognition.engines.ready()
@@ -308,15 +331,22 @@ async def run(config: Config) -> int:
         await app.events.close()
         await app.sockets.close("draining", "The server is shutting down.")
         await components.stop()
+        await app.searches.close()
         await runner.cleanup()
         if app.storage is not None:
             await app.storage.close()
         await app.recognition.close()
+        await app.indexing.close()
         await app.database.close()
         if postgres is not None:
             await postgres.stop()
         app.executor.shutdown(wait=True)
     return 1 if failed else 0
+
+
+def _retention(app: App) -> Retention:
+    config = app.config
+    return Retention(app.database, LIMITS, days=config.events_days, searches_days=config.searches_days)
 
 
 def _start_work(app: App, components: Components) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from server.console import searching
+from server.console.admin import admin
 from server.console.models import models
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class _Commands(click.Group):
             if explained is None:
                 raise
             message, status = explained
-            click.echo(f"parlance: {message}", err=True)
+            if message:
+                click.echo(f"parlance: {message}", err=True)
             raise click.exceptions.Exit(status) from error
 
 
@@ -138,27 +141,30 @@ def stream(
 
 @cli.command()
 @click.argument("text")
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Most hits to print.")
-@click.option(
-    "--sort", type=click.Choice(["relevance", "newest"]), default="relevance", show_default=True, help="Order of hits."
-)
+@searching.options
 @click.option("--url", envvar="PARLANCE_URL", help="The server [PARLANCE_URL, else this installation's].")
 @click.option("--token", envvar="PARLANCE_TOKEN", help="Access token [PARLANCE_TOKEN, else one for demo's owner].")
 @click.option("--json", "as_json", is_flag=True, help="Print each hit as one JSON line.")
-def search(text: str, limit: int, sort: str, url: str | None, token: str | None, as_json: bool) -> None:
-    """Search TEXT in everything that was said; the last word may be incomplete."""
+def search(text: str, url: str | None, token: str | None, as_json: bool, **options: Any) -> None:
+    """Search TEXT in everything that was said; the last word may be incomplete.
+
+    With --follow its words are whole, and what matches is printed as it is said. A line of --json then has a cursor:
+    --after goes on behind it, so that nothing is missed and nothing comes twice.
+    """
+    wanted = searching.wanted_of(text, **options)
     config = _config()
-    from server.console import session, show
+    from server.console import session
+    from server.console.local import token_for
 
     where = url or config.url
 
     async def run() -> None:
-        from server.console.local import token_for
-
-        found = await session.search(where, await token_for(config, where, token), text, limit=limit, sort=sort)
-        show.hits(found.hits, as_json=as_json)
-        if not found.hits and not as_json:
-            click.echo("Nothing was found.", err=True)
+        first = await token_for(config, where, token)
+        if wanted.follow:
+            source = token or (lambda: token_for(config, where, None))  # it may outlive one token
+            await session.follow(where, source, wanted, as_json=as_json)
+        else:
+            await session.search(where, first, wanted, as_json=as_json)
 
     _run(run())
 
@@ -198,6 +204,7 @@ def doctor() -> None:
 
 
 cli.add_command(models)
+cli.add_command(admin)
 
 
 def _config(**given: object) -> "Config":

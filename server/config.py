@@ -15,14 +15,11 @@ from pathlib import Path
 import msgspec
 
 PREFIX = "PARLANCE_"
-LATER = {
-    "weaviate_url": "the Weaviate index",
-}
-"""Settings whose part this version does not have: refused when set, because ignoring them would mislead."""
-
-
 DEVICES = r"auto|(cpu|cuda(:\d{1,2})?)(,(cpu|cuda(:\d{1,2})?)){0,31}"
 """At most 32: each is a process with a model of its own."""
+
+
+HTTP_SERVER = r"https?://(\[[0-9a-f:]+\]|[^\s/:@?#\[\]]+):(?!0)\d{1,5}/?"
 
 
 TIERS = ("auto", "fast", "balanced", "accurate")
@@ -43,9 +40,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `remote_*`: an OpenAI-compatible service that makes the final text for these tenants ("*": all). `public_url`: how
     browsers reach the server, when a proxy stands before it. `origins`: pages of other origins that may open sockets;
     the server's own is always allowed. `redis_url`: what is told in rooms reaches the other nodes through it;
+    `weaviate_*`: where the index is instead of the database, and how its collections' names begin;
     `storage_url`: `file:///folder` or `s3://bucket/prefix` that all nodes share for kept audio. `events_days`: how long
-    the event logs reach back, 0 for ever. `connections_per_*`: of one node. `trusted_proxies`: networks whose
-    X-Forwarded-For is believed."""
+    the event logs reach back, 0 for ever; `searches_days`: the same of what people searched for.
+    `connections_per_*`: of one node. `trusted_proxies`: networks whose X-Forwarded-For is believed."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -79,8 +77,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     worker_command: str | None = None
     redis_url: str | None = None
     weaviate_url: str | None = None
+    weaviate_grpc: str | None = None
+    weaviate_api_key: str | None = None
+    weaviate_prefix: str = "Parlance"
     storage_url: str | None = None
     events_days: int = 0
+    searches_days: int = 90
     connections_per_user: int = 6_000
     connections_per_tenant: int = 8_000
     connections_per_address: int = 6_000
@@ -199,9 +201,7 @@ def _relations(config: Config) -> None:
     if not 1_000 <= config.abandon_ms <= 24 * 3_600_000:
         refuse("abandon_ms", f"{config.abandon_ms} is not between 1000 and 86400000")
     _cluster_relations(config, refuse)
-    for name, part in LATER.items():
-        if getattr(config, name) is not None:
-            refuse(name, f"{part} arrives with a later version; unset it")
+    _weaviate_relations(config, refuse)
 
 
 def _cluster_relations(config: Config, refuse: Callable[[str, str], None]) -> None:
@@ -209,8 +209,9 @@ def _cluster_relations(config: Config, refuse: Callable[[str, str], None]) -> No
         refuse("redis_url", "must begin with redis://, rediss:// or unix://")
     if config.storage_url is not None and not config.storage_url.startswith(("file:///", "s3://")):
         refuse("storage_url", "must be file:///folder or s3://bucket/prefix")
-    if not 0 <= config.events_days <= 36_500:
-        refuse("events_days", f"{config.events_days} is not between 0 (for ever) and 36500")
+    for name in ("events_days", "searches_days"):
+        if not 0 <= getattr(config, name) <= 36_500:
+            refuse(name, f"{getattr(config, name)} is not between 0 (for ever) and 36500")
     for name in ("connections_per_user", "connections_per_tenant", "connections_per_address"):
         if getattr(config, name) < 1:
             refuse(name, f"{getattr(config, name)} is less than 1")
@@ -219,3 +220,17 @@ def _cluster_relations(config: Config, refuse: Callable[[str, str], None]) -> No
             ipaddress.ip_network(network)
         except ValueError:
             refuse("trusted_proxies", f"{network!r} is no address or network, as 10.0.0.0/8")
+
+
+def _weaviate_relations(config: Config, refuse: Callable[[str, str], None]) -> None:
+    if config.weaviate_url is not None and not re.fullmatch(HTTP_SERVER, config.weaviate_url, re.ASCII):
+        refuse("weaviate_url", "must be http://host:port or https://host:port, and nothing else")
+    for name in ("weaviate_grpc", "weaviate_api_key"):
+        if getattr(config, name) is not None and config.weaviate_url is None:
+            refuse(name, "is of no use without PARLANCE_WEAVIATE_URL")
+    if config.weaviate_grpc is not None:
+        host, _, port = config.weaviate_grpc.rpartition(":")
+        if not host or "/" in host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+            refuse("weaviate_grpc", f"{config.weaviate_grpc!r} is not host:port")
+    if not re.fullmatch("[A-Z][A-Za-z0-9]{0,39}", config.weaviate_prefix):
+        refuse("weaviate_prefix", f"{config.weaviate_prefix!r} is no capital letter with up to 39 letters and digits")

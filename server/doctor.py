@@ -36,6 +36,7 @@ from server.models.calibrating import words as padding_words
 from server.models.catalogue import MODELS, complete, megabytes
 from server.models.choosing import Chosen, chosen
 from server.store import embedded
+from streaming.errors import Unavailable
 from streaming.limits import LIMITS
 from streaming.recogniser.card import Source, treatment_of
 from streaming.recogniser.engine import EngineUnavailable
@@ -62,6 +63,7 @@ PACKAGES = {
     "socketio": "python-socketio",
     "soxr": "soxr",
     "uvloop": "uvloop",
+    "weaviate": "weaviate-client",
     "webrtcvad": "webrtcvad-wheels",
 }
 """Import names and what to install for them. Found, not imported: the server's process loads no model library."""
@@ -105,6 +107,7 @@ async def examine(config: Config) -> list[Check]:
         models_environment(config, ROOT),
         vectors(config, ROOT, cache_folder()),
         word_times(config, ROOT, cache_folder(), torch_checkpoints()),
+        *([await index(config)] if config.weaviate_url is not None else []),
         *([await remote(config)] if config.remote_url is not None else []),
         await page(),
     ]
@@ -343,6 +346,25 @@ def _is_here(wanted: str, cache: Path) -> bool:
     """A folder with a model, or a repository that is in the cache."""
     in_cache = wanted.count("/") == 1 and snapshot(cache, wanted) is not None
     return in_cache or complete(files_of(Path(wanted).expanduser()))
+
+
+async def index(config: Config) -> Check:
+    """Does the Weaviate that holds the index answer, at both doors and to our key?"""
+    from search.weaviate.link import Address, Link, Refused  # it takes a second, where nobody has a Weaviate
+
+    name = "search index"
+    assert config.weaviate_url is not None
+    link = Link(Address(config.weaviate_url, config.weaviate_grpc, config.weaviate_api_key))
+    try:
+        version = await link.look()
+    except Refused:
+        return Check(Level.FAIL, name, "Weaviate refuses PARLANCE_WEAVIATE_API_KEY; set the key that it knows.")
+    except Unavailable:
+        advice = "check PARLANCE_WEAVIATE_URL and PARLANCE_WEAVIATE_GRPC, or unset them to use the database"
+        return Check(Level.FAIL, name, f"Weaviate does not answer at both of its doors; {advice}.")
+    finally:
+        await link.close()
+    return Check(Level.OK, name, f"Weaviate {version} answers, collections {config.weaviate_prefix}_*")
 
 
 async def remote(config: Config) -> Check:

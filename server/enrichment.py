@@ -11,8 +11,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.ports import Embedder, Index
+from search.ports import Embedder
 from server.config import Config
+from server.indexing import Indexing
 from server.jobs.align import AlignmentFiller
 from server.jobs.audio import RecordedAudio
 from server.jobs.vectors import VectorFiller
@@ -25,6 +26,7 @@ from server.store.pool import Database
 from server.workers.aligner import LocalAligner
 from server.workers.diariser import LocalDiariser
 from server.workers.embedder import LocalEmbedder
+from server.workers.embedders import Embedders
 from streaming.limits import Limits
 from streaming.protocol.messages import SpeakersInfo, StatusTask
 
@@ -52,7 +54,7 @@ class Enrichment:
         config: Config,
         *,
         database: Database,
-        index: Index,
+        indexing: Indexing,
         media: Media,
         playback: Playback,
         hub: Hub,
@@ -64,6 +66,7 @@ class Enrichment:
             folder, requirements=ROOT / REQUIREMENTS, uv=find_uv(ROOT), offline=config.offline, limits=limits
         )
         self.embedder: Embedder | None = None
+        self._embedders: Embedders | None = None
         self._vectors: VectorFiller | None = None
         self._aligner: LocalAligner | None = None
         self._alignment: AlignmentFiller | None = None
@@ -72,11 +75,15 @@ class Enrichment:
         if folder is None:
             return
         python, cache = self._environment.python, config.data_dir / "models"
-        self._embedder = LocalEmbedder(
-            python, model=config.embedding_model, cache=cache, limits=limits, offline=config.offline
-        )
-        self.embedder = self._embedder
-        self._vectors = VectorFiller(index, self._embedder)
+
+        def embedder(spec: str) -> LocalEmbedder:
+            return LocalEmbedder(python, model=spec or None, cache=cache, limits=limits, offline=config.offline)
+
+        self._embedder = embedder(config.embedding_model or "")
+        self.embedder = indexing.embedder = self._embedder
+        self._embedders = Embedders(self._embedder, embedder, indexing.editions, limits)
+        self._vectors = VectorFiller(indexing.vectors, self._embedder, lambda: indexing.watch.busy)
+        self._rebuild = indexing.rebuild
         self._aligner = LocalAligner(python, model=config.align_model, limits=limits)
         if config.speakers != "off":
             self.diariser = LocalDiariser(python, limits=limits, nice=DIARISER_NICE)
@@ -97,6 +104,10 @@ class Enrichment:
     def vectors(self) -> bool:
         """Search by meaning works."""
         return self.embedder is not None and self.embedder.info is not None
+
+    def embedders(self) -> tuple[Embedder, ...]:
+        """Those that queries are embedded with: while the model changes, of both models."""
+        return () if self._embedders is None else self._embedders.open()
 
     @property
     def languages(self) -> Sequence[str]:
@@ -146,16 +157,24 @@ class Enrichment:
         await self._environment.ready()
         self._is_here = True
         assert self._vectors is not None
+        assert self._embedders is not None
         assert self._aligner is not None
         assert self._alignment is not None
         async with asyncio.TaskGroup() as group:
             group.create_task(self._embedder.run(), name="embedder")
+            group.create_task(self._embedders.run(), name="embedders")
             group.create_task(self._vectors.run(), name="vectors")
+            group.create_task(self._tell_rebuild(), name="model known")
             group.create_task(self._aligner.run(), name="aligner")
             group.create_task(self._alignment.run(), name="alignment")
             group.create_task(self._look_for_weights(self._aligner), name="weights")
             if self.diariser is not None:
                 group.create_task(self.diariser.run(), name="diariser")
+
+    async def _tell_rebuild(self) -> None:
+        """The index takes up a model, or changes to it, when that is known."""
+        await self._embedder.ready()
+        self._rebuild.wake()
 
     async def _look_for_weights(self, aligner: LocalAligner) -> None:
         """`parlance models pull` tells nobody."""

@@ -70,6 +70,44 @@ class PassMetrics:
         )  # fmt: skip
 
 
+class IndexMetrics:
+    """From what was said to what can be found."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.seconds = Histogram(
+            "parlance_index_seconds", "From the commit of segments until they can be found",
+            buckets=LATENCY_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.weaviate_seconds = Histogram(
+            "parlance_weaviate_seconds", "Calls to Weaviate", buckets=LATENCY_BUCKETS, registry=registry
+        )
+        self.weaviate_failures = Counter(
+            "parlance_weaviate_failures", "Calls to Weaviate that brought nothing", registry=registry
+        )
+        self.jobs = Gauge("parlance_index_jobs", "Index jobs that wait or run, of all nodes", registry=registry)
+        self.oldest_seconds = Gauge(
+            "parlance_index_oldest_seconds", "Age of the oldest index job that waits or runs", registry=registry
+        )
+
+
+class SearchMetrics:
+    """Searches, and who waits for what is said."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.superseded = Counter(
+            "parlance_searches_superseded", "Searches that a newer one of their slot ended", registry=registry
+        )
+        self.forgotten = Counter(
+            "parlance_searches_forgotten", "Searches and opened hits that were not remembered", registry=registry
+        )
+        self.subscriptions = Gauge("parlance_subscriptions", "Subscriptions at this node", registry=registry)
+        self.matches = Counter("parlance_matches", "Segments told to subscriptions", registry=registry)
+        self.matching_seconds = Histogram(
+            "parlance_matching_seconds", "Some segments compared with all subscriptions of a tenant",
+            buckets=LATENCY_BUCKETS, registry=registry,
+        )  # fmt: skip
+
+
 class Metrics:
     """Every metric, with its unit last in its name. One registry per process."""
 
@@ -134,6 +172,8 @@ class Metrics:
         self.storage_failures = Counter(
             "parlance_storage_failures", "Objects that shared storage did not take", registry=self.registry
         )
+        self.index: Final = IndexMetrics(self.registry)
+        self.searches: Final = SearchMetrics(self.registry)
         self.search_seconds = Histogram(
             "parlance_search_seconds", "One search query", buckets=LATENCY_BUCKETS, registry=self.registry
         )

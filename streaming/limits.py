@@ -416,11 +416,31 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     search_hits_max: int = 100
     search_candidates_max: int = 500
     """Rank at most this many newest matches: ranking 19,000 takes 47 ms, 500 takes 3 ms (measured)."""
+    search_first_max: int = 200
+    """Of them the best are fetched for a first page, and all for later ones: 500 take 1 ms longer (measured), and what
+    age or meaning lifts onto the first page from behind 200 would be seen by nobody."""
     search_word_chars_max: int = 64
     """Code points of a word that are compared. Postgres refuses lexemes over 2,046 bytes; 64 x 4 bytes stay below, and
     the longest words of dictionaries have about 50 letters."""
     search_text_words_max: int = 10_000
     """Words of one segment that are indexed. 30 s of talk have about 150; Postgres keeps no position above 16,383."""
+    search_text_chars_max: int = 100_000
+    """Code points of these words together. 30 s of talk have about 900; of four bytes each, with their stems, they fit
+    into the 1 MiB that Postgres takes."""
+    search_few_hits: int = 5
+    """With fewer, other spellings are looked for of words that nobody said."""
+    search_correct_chars_min: int = 4
+    """Letters of a word that may be misspelled: of shorter ones too many others are alike."""
+    search_shown_max: int = 100_000
+    """Ids a node remembers of pages it gave out, so that later pages repeat none of them: 10 MiB. 20 hits a page are
+    5,000 pages, the searches of minutes."""
+    search_named_max: int = 2_000
+    """Places where a name that is filtered by stands for a speaker, the newest recordings first: years of meetings."""
+    search_tenants_held_max: int = 10_000
+    """Tenants whose languages a node remembers: 1 MiB."""
+    search_languages_ms_max: int = 1_000
+    """How long a tenant's languages are remembered: the first text in a new language is found by its stems so much
+    later, by its words at once."""
     search_slots_per_socket_max: int = 8
     search_ms_max: int = 5_000
     search_nearest_max: int = 100
@@ -434,6 +454,104 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a text that is embedded: models read 256 to 8,192 tokens, and 30 s of talk have about 900 characters."""
     query_vectors_max: int = 500
     """Remembered vectors of queries: 500 x 1.5 KiB for what people type within some minutes."""
+
+    # --- search, as clients meet it ---------------------------------------------------------------------------
+    search_neighbours_max: int = 3
+    """Segments before and after a hit: half a minute of talk on either side."""
+    searches_running_max: int = 6
+    """At one node, of the 10 connections of the database: the others are for who speaks."""
+    searches_per_tenant_max: int = 4
+    """Of them for one tenant, so that two tenants with a slow search each leave room for a third."""
+    searches_per_socket_max: int = 2
+    """Of them for one socket: its slots take turns."""
+    searches_waiting_max: int = 1_000
+    """Slots that wait for a turn at one node: 6 at a time at 20 ms each are 300 a second, three seconds of work."""
+    search_wait_ms_max: int = 2_000
+    """A search that got no turn for so long is told `overloaded`: somebody typing has typed on long before."""
+    search_retry_ms: int = 1_000
+    """To who is told so: by then a second's worth of keystrokes has been superseded."""
+    search_clicks_remembered: int = 16
+    """Answered queries of one socket whose hits may be told as clicked: 16 x 20 ids."""
+    suggestions_max: int = 20
+    """`limit` of `search:suggest` is clamped to it: more does not fit under a search box."""
+    search_settled_ms: int = 1_000
+    """A query that stood for so long without a newer one is what somebody wanted: keys come each 0.1 to 0.3 s."""
+    search_grows_ms: int = 60_000
+    """A query that begins with a settled one of its slot replaces it in the history, when it comes within this time."""
+    searches_settling_max: int = 2_000
+    """Slots of a node with a query that has not settled; past it the oldest is written as it is."""
+    searches_unwritten_max: int = 2_000
+    """Settled queries and clicks that wait for the database; past it the newest is dropped: history is no truth.
+    2,000 x some 300 B."""
+    searches_write_ms: int = 500
+    """Between writes of them: a batch each, so that the history costs a search nothing."""
+    search_history_max: int = 100
+    """`limit` of `search:history` is clamped to it."""
+    search_analytics_days_max: int = 366
+    search_analytics_rows_max: int = 50
+    """Queries in each of the lists of the analytics."""
+    subscriptions_per_socket_max: int = 5_000
+    subscriptions_per_user_max: int = 10_000
+    subscriptions_max: int = 20_000
+    """Of a node. One takes about 4 KiB (1.5 KiB are its vector): 80 MB; a page has some, a company's bot thousands."""
+    subscription_segments_max: int = 200
+    """Segments that are read and matched in one pass: 10 kB of text each at worst; a revision has no more."""
+    subscription_events_waiting_max: int = 256
+    """Index events that wait for a pass of their tenant; past it they are read from the log again."""
+    subscription_page_events: int = 100
+    """Index events read at once for subscriptions that resume: some 100 segments, of which they see what matches."""
+    subscription_retry_ms: int = 1_000
+    """Between tries when the database or the embedding model is away, or a client does not read: late, not lost."""
+    subscription_texts_max: int = 64
+    """Texts of subscriptions embedded at once: four calls, so that a search waits for none of them for long."""
+
+    # --- the index, made from the database ---------------------------------------------------------------------
+    editions_ms_max: int = 1_000
+    """How long a node remembers which editions of the index are written. A new one is filled, and an old one dropped,
+    only when all nodes know."""
+    index_answer_ms_max: int = 3_500
+    """One put, query or read of an index that is a server of its own: they take 2 to 30 ms. Below the 4 s after which a
+    job that holds a tenant's turn is a nuisance to the others."""
+    index_change_ms_max: int = 30_000
+    """The same of its collections and tenants: 5 ms to 1 s, in a cluster as long as it takes to agree."""
+    index_patience_ms: int = 250
+    """A call that takes longer has the index' health asked, and is given up when nobody listens."""
+    index_retry_ms: int = 500
+    """Between tries to reach an index that was lost; calls in between fail at once."""
+    index_tenant_idle_ms: int = 900_000
+    """After that a tenant nobody asked and who said nothing is put to sleep: its memory is freed, and the first call
+    that wants it takes 80 ms more."""
+    index_rest_ms: int = 30_000
+    """Between looks for such tenants."""
+    index_tenants_awake_max: int = 10_000
+    """Tenants whose last use is remembered: 2 MiB. Who is forgotten sleeps when this node starts again."""
+    index_batch_max: int = 200
+    """Segments in one put: jobs of a tenant that wait together. 200 x 1 kB, and as much again for each vector."""
+    index_rounds_max: int = 10
+    """Times that segments are put again because they changed meanwhile; then their job is tried again later."""
+    index_jobs_max: int = 16
+    """Index jobs of one node at once: those of a tenant share a put, so these are for the others."""
+    index_watch_ms: int = 2_000
+    """Between looks at the jobs that wait."""
+    index_busy_jobs: int = 32
+    """With so many live index jobs waiting, fillers stand back: half a second of 50 segments a second."""
+    index_fill_page: int = 100
+    """Segments that a rebuild reads, puts and notes as done at once: some 50 ms of work, then live jobs have a turn."""
+    index_look_ms: int = 5_000
+    """Between looks whether an edition is to be built: by who asked on the command line, or by a node that died."""
+    index_behind_ms: int = 30_000
+    """A changed model's index is whole when nothing that was said longer ago lacks its vector: what is said just now
+    gets one in some seconds."""
+    index_expire_rows: int = 2_000
+    """Vectors of a model that nobody searches any more, deleted by one transaction."""
+    words_complete_max: int = 500
+    """The most frequent words with a prefix, of which those that a user may see are looked up."""
+    words_alike_max: int = 2_000
+    """Words that share a key with a misspelled one and are compared: 16 us each."""
+    words_similar_max: int = 3
+    """Spellings that are looked for instead of a word that nobody said."""
+    words_weighed_max: int = 200
+    """Recordings of a word that are counted for one user: more make no difference to its rank."""
 
 
 def check(limits: Limits) -> Limits:
@@ -470,7 +588,17 @@ def check(limits: Limits) -> Limits:
     assert limits.models_installed_bytes < limits.models_room_bytes, "what is installed fits into the room asked for"
     assert 3 * limits.drain_spread_ms <= limits.drain_ms_max, "whoever is asked last has time to go"
     assert limits.models_retry_ms_min <= limits.models_retry_ms_max
+    assert limits.search_hits_max < limits.search_first_max <= limits.search_candidates_max, "a page and one more"
     assert limits.embed_query_ms_max < limits.search_ms_max, "without a vector in time the words' answer still comes"
+    assert limits.searches_per_socket_max < limits.searches_per_tenant_max < limits.searches_running_max
+    assert limits.searches_running_max < limits.database_connections_max, "searches leave connections to who speaks"
+    assert limits.search_slots_per_socket_max < limits.searches_waiting_max
+    assert limits.subscriptions_per_socket_max < limits.subscriptions_per_user_max < limits.subscriptions_max
+    assert limits.index_patience_ms < limits.index_retry_ms < limits.index_answer_ms_max < limits.search_ms_max
+    assert limits.index_rest_ms < limits.index_tenant_idle_ms, "who sleeps was awake for its time"
+    assert limits.index_fill_page <= limits.index_batch_max, "a page of a rebuild is one put"
+    assert limits.index_jobs_max <= limits.jobs_picked_max, "a runner can hold as many jobs as may run"
+    assert 2 * limits.editions_ms_max < limits.index_look_ms, "all nodes know an edition before the next look"
     assert limits.hello_ms_max < 20_000, "a socket says CONNECT before it is pinged"
     assert limits.received_delay_ms_max * 3 < 20_000, "a socket that is read slowly is still read between two pings"
     assert limits.received_burst_bytes >= limits.streams_per_socket_max * limits.credit_bytes_max

@@ -20,7 +20,7 @@ from server.store.embedded import EmbeddedPostgres
 from server.store.migrate import migrate
 from server.store.pool import Database
 
-pytest_plugins = ["tests.support.leaks"]
+pytest_plugins = ["tests.support.leaks", "tests.support.weaviate"]
 
 settings.register_profile("parlance", deadline=None, derandomize=True)
 settings.load_profile("parlance")

@@ -18,7 +18,8 @@ class CommandFailed(Exception):
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """The sentence and the status for an error that a person can understand; None for a defect.
+    """The sentence and the status for an error that a person can understand; None for a defect. No sentence when the
+    reader of the output has gone, as `head` does.
 
     The parts' errors are imported here, when something failed, so that `--help` need not load them."""
     from parlance_client import ConnectFailed, ConnectRefused, ParlanceClientError
@@ -47,6 +48,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         case PostgresFailed():
             # Its first line is the sentence, the end of the database's log follows.
             return str(error).partition("\n")[0], FAILED
+        case BrokenPipeError():
+            return "", FAILED
         case OSError():
             return f"{error.filename or 'The system'}: {error.strerror or error}", FAILED
         case _:

@@ -7,15 +7,29 @@ second one ends at once.
 
 import asyncio
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import msgspec
-from parlance_client import Backoff, Client, EventStream, LiveStream, SearchResults, StreamState
+from parlance_client import (
+    Backoff,
+    CallFailed,
+    Client,
+    EventStream,
+    LiveStream,
+    MatchesLost,
+    SearchResults,
+    StreamState,
+)
+from parlance_client.tokens import TokenSource
 
+from server.console import show
 from server.console.audiofile import AudioFile, due_s, open_audio
 from server.console.encoder import Encoder, encoder_for
-from server.console.failures import CommandFailed
+from server.console.failures import USAGE, CommandFailed
+from server.console.searching import FIELDS, Wanted
 from server.console.show import Show
 
 CLIENT = "parlance-cli/0.1.0"
@@ -42,7 +56,8 @@ async def stream_file(url: str, token: str, options: StreamOptions, show: Show) 
     """Stream a file and show its captions until the recording ended.
 
     Raises `CommandFailed` and the client's errors."""
-    interrupted = _on_interrupt()
+    interrupted = asyncio.Event()
+    _on_interrupt(interrupted.set)
     with open_audio(options.file) as audio:
         encoder = encoder_for(options.encoding, sample_rate=audio.sample_rate, channels=audio.channels)
         async with Client(url, token, client=CLIENT, backoff=PATIENCE) as client, client.events() as events:
@@ -120,28 +135,71 @@ async def _show_until_ended(client: Client, events: EventStream, room: str, show
             return
 
 
-async def search(url: str, token: str, text: str, *, limit: int, sort: str) -> SearchResults:
-    """The last phase of a query's answer. Raises `CommandFailed` and the client's errors."""
+async def search(url: str, token: str, wanted: Wanted, *, as_json: bool) -> None:
+    """Print what a query finds, one page or all; what else was looked for goes to stderr.
+
+    Raises `CommandFailed` and the client's errors."""
+    found: int | None = None
     async with Client(url, token, client=CLIENT) as client:
-        last: SearchResults | None = None
-        async for answer in client.search(text, limit=limit, sort=sort):
-            last = answer
-    if last is None:
-        raise CommandFailed("The server gave no results.")
-    return last
+        with _options_named():
+            async for page in client.search_pages(wanted.text, **wanted.options):
+                if found is None:
+                    _tell_of(page, wanted)
+                show.hits(page.hits, as_json=as_json)
+                found = (found or 0) + len(page.hits)
+                if not wanted.every:
+                    break
+    if not found and not as_json:
+        click.echo("Nothing was found.", err=True)
 
 
-def _on_interrupt() -> asyncio.Event:
-    """An event that the first SIGINT or SIGTERM sets; the second one cancels the command."""
-    interrupted = asyncio.Event()
+def _tell_of(page: SearchResults, wanted: Wanted) -> None:
+    if page.corrections:
+        click.echo(f"also looked for: {', '.join(used for _, used in page.corrections)}", err=True)
+    if page.loosened:
+        click.echo("nothing has all of these words; here is what has some", err=True)
+    if page.degraded and wanted.mode == "semantic":
+        click.echo("Search by meaning is not there yet: this is what the words find.", err=True)
+
+
+async def follow(url: str, token: TokenSource, wanted: Wanted, *, as_json: bool) -> None:
+    """Print what matches as it is said, until an interrupt. Raises `CommandFailed` and the client's errors."""
+    async with Client(url, token, client=CLIENT) as client:
+        matches = client.subscribe(wanted.text, mode=wanted.mode, filters=wanted.filters, after=wanted.after)
+        _on_interrupt(matches.close)
+        with _options_named():
+            async with matches:
+                click.echo("Waiting for what is said. Ctrl-C ends.", err=True)
+                async for match in matches:
+                    show.match(match, as_json=as_json)
+
+
+@contextmanager
+def _options_named() -> Iterator[None]:
+    """What the server refuses is said of the option that it came from."""
+    try:
+        yield
+    except MatchesLost as error:
+        raise CommandFailed(f"--after {error.after}: what was said then is not kept any more.") from error
+    except CallFailed as error:
+        option = FIELDS.get((error.field or "").partition("[")[0])
+        if option is None:
+            raise
+        raise CommandFailed(f"{option}: {error.message}", USAGE) from error
+
+
+def _on_interrupt(end: Callable[[], object]) -> None:
+    """The first SIGINT or SIGTERM calls `end`, the second one cancels the command."""
+    interrupted = False
     loop, command = asyncio.get_running_loop(), asyncio.current_task()
     assert command is not None, "called within the command's task"
 
     def interrupt() -> None:
-        if interrupted.is_set():
+        nonlocal interrupted
+        if interrupted:
             command.cancel()
-        interrupted.set()
+        interrupted = True
+        end()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
-    return interrupted

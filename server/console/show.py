@@ -9,10 +9,12 @@ from typing import Protocol
 
 import click
 import msgspec
-from parlance_client import Event, Hit
+from parlance_client import Beside, Event, Hit, Match
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
 
 
 class Show(Protocol):
@@ -103,16 +105,43 @@ def choose(*, as_json: bool) -> Show:
 
 
 def hits(found: Sequence[Hit], *, as_json: bool) -> None:
-    """A query's hits, best first: title, time and speaker, then the text with the matches marked."""
+    """A query's hits, best first: title, time and speaker, then the text with the matches marked, between what was said
+    before and after."""
     if as_json:
         for hit in found:
             click.echo(msgspec.json.encode(hit))
         return
     console = Console(highlight=False)
     for hit in found:
-        who = f"  {hit.speaker}" if hit.speaker else ""
-        console.print(Text.assemble((hit.title, "bold"), f"  [{clock(hit.start_ms)}]{who}"), soft_wrap=True)
-        text = Text("  " + hit.text)
+        who = f"  {_safe(hit.speaker)}" if hit.speaker else ""
+        more = f"  ({hit.more} more)" if hit.more else ""
+        console.print(
+            Text.assemble((_safe(hit.title), "bold"), f"  [{clock(hit.start_ms)}]{who}{more}"), soft_wrap=True
+        )
+        for beside in hit.before:
+            console.print(_beside(beside), soft_wrap=True)
+        text = Text("  " + _safe(hit.text))
         for begin, end in hit.highlights:
             text.stylize("bold yellow", begin + 2, end + 2)
         console.print(text, soft_wrap=True)
+        for beside in hit.after:
+            console.print(_beside(beside), soft_wrap=True)
+
+
+def match(found: Match, *, as_json: bool) -> None:
+    """What a subscription was told: as a hit; in JSON with its cursor."""
+    if as_json:
+        click.echo(msgspec.json.encode({"cursor": found.cursor, **msgspec.to_builtins(found.hit)}))
+    else:
+        hits([found.hit], as_json=False)
+
+
+def _beside(beside: Beside) -> Text:
+    who = f"{_safe(beside.speaker)}: " if beside.speaker else ""
+    return Text(f"  [{clock(beside.start_ms)}] {who}{_safe(beside.text)}", style="dim")
+
+
+def _safe(text: str) -> str:
+    """Without what a terminal would obey: titles and names are other people's. As long as it was, so that highlights
+    stay where they are."""
+    return text.translate(CONTROLS)

@@ -36,6 +36,9 @@ WEIGHTS = {
     "events:read": 3,  # up to 1,000 events, 5 ms; who reads pages waits for each
     "room:join": 4,  # a read, and the replay behind it
     "search:query": 4,  # 10 ms of database
+    "search:suggest": 3,  # two reads of some ms
+    "search:history": 3,
+    "search:subscribe": 3,  # 4 ms of the embedder, and the replay behind it
     "auth:refresh": 2,
 }
 """Events that cost more than one of the others (0.1 ms), at most."""

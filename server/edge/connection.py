@@ -78,7 +78,7 @@ class Connection:
 
     __slots__ = (
         "_delivery", "_expiries", "_faults", "_hub", "_limits", "_line", "_on_error", "_past_streams", "_replaying",
-        "_scope", "_streams", "closing", "ended", "expires_at", "identity", "rooms", "searches", "sid", "visit",
+        "_scope", "_streams", "closing", "ended", "expires_at", "identity", "rooms", "sid", "visit",
     )  # fmt: skip
 
     def __init__(
@@ -98,7 +98,6 @@ class Connection:
         self.identity = identity
         self.visit = visit
         self.rooms: set[RoomKey] = set()
-        self.searches: dict[str, tuple[str, asyncio.Task[Any]]] = {}
         self._line = line
         self._delivery = delivery
         self._hub = hub

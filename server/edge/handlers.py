@@ -15,7 +15,7 @@ from auth.errors import Unauthenticated
 from auth.model import Identity
 from server.edge.access import readable_room
 from server.edge.connection import Connection
-from server.edge.searching import SearchDesk
+from server.edge.search.searches import Searches
 from server.live.desk import Desk
 from server.live.stream import LiveStream
 from server.rooms.hub import Hub, RoomKey
@@ -24,6 +24,7 @@ from server.store.pool import Database
 from streaming.errors import NotFound, QuotaExceeded, StreamEnded, Unavailable
 from streaming.limits import Limits
 from streaming.protocol import messages as m
+from streaming.protocol import searches as s
 from streaming.protocol.messages import ClientMessage, EngineInfo
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Handlers:
         database: Database,
         hub: Hub,
         desk: Desk,
-        search: SearchDesk,
+        searches: Searches,
         engine: Callable[[str], EngineInfo],
         limits: Limits,
     ) -> None:
@@ -53,7 +54,7 @@ class Handlers:
         self._database = database
         self._hub = hub
         self._desk = desk
-        self._search = search
+        self._searches = searches
         self._engine = engine
         self._limits = limits
         self._joining = asyncio.Semaphore(JOINING_MAX)
@@ -70,6 +71,11 @@ class Handlers:
             "voice:recording:stop": self._recording_stop,
             "search:query": self._search_query,
             "search:cancel": self._search_cancel,
+            "search:clicked": self._search_clicked,
+            "search:suggest": self._search_suggest,
+            "search:history": self._search_history,
+            "search:subscribe": self._search_subscribe,
+            "search:unsubscribe": self._search_unsubscribe,
         }
         assert self._table.keys() == m.CLIENT_EVENTS.keys(), "every event of the protocol has its handler"
 
@@ -78,6 +84,8 @@ class Handlers:
 
     def client_gone(self, connection: Connection) -> None:
         self._desk.client_gone(connection)
+        self._searches.desk.gone(connection)
+        self._searches.subscriptions.gone(connection)
 
     # --- identity ---------------------------------------------------------------------------------------------
     async def _auth_refresh(self, connection: Connection, message: m.AuthRefresh) -> Answer:
@@ -206,10 +214,32 @@ class Handlers:
         return {}
 
     # --- search -----------------------------------------------------------------------------------------------
-    async def _search_query(self, connection: Connection, message: m.SearchQuery) -> Answer:
-        self._search.query(connection, message)
+    async def _search_query(self, connection: Connection, message: s.SearchQuery) -> Answer:
+        self._searches.desk.query(connection, message)
         return {}
 
-    async def _search_cancel(self, connection: Connection, message: m.SearchCancel) -> Answer:
-        self._search.cancel(connection, message.request_id)
+    async def _search_cancel(self, connection: Connection, message: s.SearchCancel) -> Answer:
+        self._searches.desk.cancel(connection, message.request_id)
+        return {}
+
+    async def _search_clicked(self, connection: Connection, message: s.SearchClicked) -> Answer:
+        if not self._searches.remembered.clicked(connection, message.request_id, message.segment_id):
+            raise NotFound("This connection was told of no such hit.", field="segment_id")
+        return {}
+
+    async def _search_suggest(self, connection: Connection, message: s.SearchSuggest) -> Answer:
+        return {"suggestions": await self._searches.suggestions.of(connection.identity, message.text, message.limit)}
+
+    async def _search_history(self, connection: Connection, message: s.SearchHistory) -> Answer:
+        if message.clear:
+            await self._searches.remembered.clear(connection.identity)
+            return {"queries": [], "entries": []}
+        entries = await self._searches.remembered.history(connection.identity, message.limit)
+        return {"queries": [entry.text for entry in entries], "entries": msgspec.to_builtins(entries)}
+
+    async def _search_subscribe(self, connection: Connection, message: s.SearchSubscribe) -> Answer:
+        return {"cursor": await self._searches.subscriptions.subscribe(connection, message)}
+
+    async def _search_unsubscribe(self, connection: Connection, message: s.SearchUnsubscribe) -> Answer:
+        self._searches.subscriptions.unsubscribe(connection, message.subscription_id)
         return {}

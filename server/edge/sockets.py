@@ -83,7 +83,10 @@ class Server(ReadingServer):
             self.greet(sid)
 
 
-FEATURES = ("server_status", "history_truncated", "translate", "presets", "speakers")
+FEATURES = (
+    "server_status", "history_truncated", "translate", "presets", "speakers",
+    "search_context", "search_history", "subscriptions",
+)  # fmt: skip
 """Additions to PROTOCOL.md, told in `ready.features`."""
 
 
@@ -246,6 +249,8 @@ class Sockets:
                     "events_read_max": self._limits.events_read_max,
                     "query_chars_max": self._limits.query_chars_max,
                     "search_hits_max": self._limits.search_hits_max,
+                    "search_slots_per_socket_max": self._limits.search_slots_per_socket_max,
+                    "subscriptions_per_socket_max": self._limits.subscriptions_per_socket_max,
                 },
                 speakers=self._board.speakers(),
                 server_time=time.time_ns() // 1_000_000,

@@ -2,8 +2,8 @@
 
 Policy: jobs are put in by the transaction that makes them necessary, and run at least once, so every handler may be
 repeated. A retryable failure (`Unavailable` and its like) is retried for ever, with growing pauses; any other at most
-`attempts_max` times, then the job is kept as failed for a week. A payload that no version understands is logged and
-dropped; a kind without a handler here waits for a node that has one.
+`attempts_max` times (`GivenUp`: once), then the job is kept as failed for a week. A payload that no version understands
+is logged and dropped; a kind without a handler here waits for a node that has one.
 
 Boundary: PgQueuer, and the broad except of the job (its text may carry speech: only its type is logged and stored).
 Invariant: a job leaves the queue only after its handler returned or gave up; a runner that is cancelled, killed or
@@ -97,12 +97,17 @@ class Handler(msgspec.Struct, frozen=True):
     attempts_max: int = 5
 
 
+class GivenUp(Exception):
+    """A handler knows that trying again will not help: the job is kept as failed at once."""
+
+
 class JobFailed(Exception):
     """What PgQueuer stores and logs of a failure: its type, never its text."""
 
 
-async def enqueue_many(connection: Connection, jobs: Sequence[Job], *, delay_s: float = 0.0) -> None:
-    """Queue jobs within the connection's transaction, in one round trip; they run after its commit.
+async def enqueue_many(connection: Connection, jobs: Sequence[Job], *, delay_s: float = 0.0, priority: int = 0) -> None:
+    """Queue jobs within the connection's transaction, in one round trip; they run after its commit, those of a higher
+    priority first.
 
     NOTIFY makes commits take turns: put many jobs into one transaction rather than one each."""
     if not jobs:
@@ -110,7 +115,7 @@ async def enqueue_many(connection: Connection, jobs: Sequence[Job], *, delay_s: 
     await _queries(AsyncpgDriver(connection)).enqueue(
         [job.kind for job in jobs],
         [msgspec.json.encode(job) for job in jobs],
-        [0] * len(jobs),
+        [priority] * len(jobs),
         [timedelta(seconds=delay_s)] * len(jobs),
     )
 
@@ -225,7 +230,7 @@ def _verdict(handler: Handler, failure: Exception, attempts: int) -> Exception:
     retryable = isinstance(failure, ParlanceError) and failure.retryable
     name = type(failure).__name__
     fields = {"kind": handler.job.kind, "error": name, "attempts": attempts + 1}
-    if retryable or attempts + 1 < handler.attempts_max:
+    if retryable or (attempts + 1 < handler.attempts_max and not isinstance(failure, GivenUp)):
         log.warning("job failed and is tried again", extra=fields)
         return RetryRequested(timedelta(seconds=pause_s(attempts, RETRY_S_MIN, RETRY_S_MAX)), name)
     log.error("job failed and is given up", extra=fields)

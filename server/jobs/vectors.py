@@ -1,22 +1,24 @@
-"""Give every indexed segment the vector that search by meaning needs, whenever a model is there to make it.
+"""Give every segment the vector that search by meaning needs, whenever a model is there to make it.
 
-Policy: vectors are derived, so nothing queues them: the index says which segments lack one of the present model, the
-newest first, so live talk overtakes a backlog. Looked for when the index job has put something and every few seconds.
-With a backlog the filler rests for as long as it worked, which leaves half of a core to captions.
+Policy: vectors are derived, so nothing queues them: the database says which segments lack one of the present model,
+the newest first, so live talk overtakes a backlog. Looked for when the index job has put something and every few
+seconds. With a backlog the filler rests for as long as it worked, which leaves half of a core to captions, and stands
+back while people's own words wait for the index. While a model changes only the new one's vectors are made: what is
+said meanwhile is found by it.
 What fails is tried again text by text; a text that the model fails on, while it embeds another, is set aside.
 
-Boundary: `Index` and `Embedder`; a lost database or worker is waited for. Two nodes may do the same: the result is the
-same. Invariant: no text is held longer than one round, and no failure repeats without a pause.
+Boundary: `Vectors` and `Embedder`; a lost database or worker is waited for. Two nodes may do the same: the result is
+the same. Invariant: no text is held longer than one round, and no failure repeats without a pause.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from search.embed import in_calls
 from search.model import DueText, EmbedderInfo, TextVector
-from search.ports import CannotEmbed, Embedder, Index
+from search.ports import CannotEmbed, Embedder, Vectors
 from server.jobs.queue import pause_s
 from streaming.aio import Signal
 from streaming.errors import Unavailable, WorkerLost
@@ -40,9 +42,11 @@ CANARY = "The model works."
 class VectorFiller:
     """A component: `run` works until it is cancelled. `wake`: there is something new in the index."""
 
-    def __init__(self, index: Index, embedder: Embedder) -> None:
-        self._index = index
+    def __init__(self, vectors: Vectors, embedder: Embedder, busy: Callable[[], bool] = lambda: False) -> None:
+        """`busy`: live segments wait for the index."""
+        self._vectors = vectors
         self._embedder = embedder
+        self._busy = busy
         self._wake = Signal()
         self._backlog = _Backlog()
 
@@ -63,7 +67,8 @@ class VectorFiller:
             try:
                 found, done = await self._round()
                 failures = 0
-                rest = min(time.monotonic() - began, REST_S_MAX) if found == ROUND_SEGMENTS and done else IDLE_S
+                backlog = found == ROUND_SEGMENTS and done
+                rest = min(time.monotonic() - began, REST_S_MAX) if backlog and not self._busy() else IDLE_S
             except (Unavailable, CannotEmbed) as error:
                 log.warning("vectors wait", extra={"error": type(error).__name__})
                 rest = pause_s(failures, RETRY_S_MIN, RETRY_S_MAX)
@@ -85,18 +90,18 @@ class VectorFiller:
         info = self._embedder.info
         if info is None:
             raise WorkerLost("the embedder is not ready")
-        names = await self._index.due(info.model, ROUND_SEGMENTS)
+        names = await self._vectors.due(info.model, ROUND_SEGMENTS)
         await self._watch_backlog(info, len(names))
         tenants: dict[str, list[str]] = {}
         for name in names:
             tenants.setdefault(name.tenant_id, []).append(name.segment_id)
         done = 0
         for tenant_id, segment_ids in tenants.items():
-            texts = await self._index.due_texts(tenant_id, segment_ids)
+            texts = await self._vectors.due_texts(tenant_id, segment_ids)
             by_text = [text.text for text in texts]
             for part in in_calls(by_text):
                 now, texts = texts[: len(part)], texts[len(part) :]
-                kept = await self._index.put_vectors(tenant_id, info.model, await self._embed(info, now))
+                kept = await self._vectors.put_vectors(tenant_id, info.model, await self._embed(info, now))
                 done += kept
                 self._backlog.shrink(kept)
         return len(names), done
@@ -106,7 +111,7 @@ class VectorFiller:
         if found < ROUND_SEGMENTS:
             self._backlog = _Backlog()
         elif self._backlog.is_stale(now):
-            self._backlog.counted(await self._index.due_count(info.model), now)
+            self._backlog.counted(await self._vectors.due_count(info.model), now)
 
     async def _embed(self, info: EmbedderInfo, texts: Sequence[DueText]) -> list[TextVector]:
         """All together; if that fails, each alone. Raises `Unavailable` when it is not for a text."""

@@ -44,6 +44,12 @@ class IdentityStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def tenant_called(self, name: str) -> str | None:
+        """The id of a tenant, by its name."""
+        async with self._database.shared_tx() as connection:
+            found: str | None = await connection.fetchval("SELECT tenant_by_name($1)", name)
+        return found
+
     async def ensure_tenant(self, name: str) -> str:
         """The id of the tenant called `name`, created when missing. Raises `BadRequest` for an unusable name."""
         _check_name(name, "tenant")

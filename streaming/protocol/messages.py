@@ -1,29 +1,25 @@
 """The wire, version 1, as types: the single source of PROTOCOL.md's shapes.
 
-Client messages refuse unknown fields; server messages are what clients may rely on. The JSON Schema, the TypeScript
-types and the golden vectors are generated from this module (`scripts/schema.py`).
+Client messages refuse unknown fields; server messages are what clients may rely on. The JSON Schema and the TypeScript
+types are generated from this module (`scripts/schema.py`). What all messages are made of is in `base`, the messages of
+search are in `searches`.
 
 Pure. Invariant: `CLIENT_EVENTS` and `SERVER_EVENTS` name every event of this version, each once.
 """
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType, field
 
 from streaming.limits import LIMITS
-
-Id = Annotated[str, Meta(min_length=1, max_length=LIMITS.id_chars_max)]
-Offset = Annotated[int, Meta(ge=0, le=2**53)]
-Seq = Annotated[int, Meta(ge=0, le=2**53)]
-RoomName = Annotated[str, Meta(min_length=3, max_length=LIMITS.id_chars_max + 16)]
-
-
-class ClientMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A message from a client: fields not named here are refused."""
-
-
-class ServerMessage(Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """A message from the server."""
+from streaming.protocol import searches
+from streaming.protocol.base import ClientMessage as ClientMessage  # all of the wire is known by this module's name
+from streaming.protocol.base import Id as Id
+from streaming.protocol.base import Offset as Offset
+from streaming.protocol.base import RoomName as RoomName
+from streaming.protocol.base import Seq as Seq
+from streaming.protocol.base import ServerMessage as ServerMessage
+from streaming.protocol.base import WireError as WireError
 
 
 # --- connect ------------------------------------------------------------------------------------------------------
@@ -81,18 +77,6 @@ class Ready(ServerMessage, frozen=True):
     limits: dict[str, int]
     speakers: SpeakersInfo
     server_time: int
-
-
-class WireError(ServerMessage, frozen=True):
-    """The `error` object of acknowledgements and events."""
-
-    code: str
-    message: str
-    retryable: bool = False
-    retry_after_ms: int | UnsetType = UNSET
-    field: str | UnsetType = UNSET
-    expected: int | UnsetType = UNSET
-    first_seq: int | UnsetType = UNSET
 
 
 class ServerClosing(ServerMessage, frozen=True):
@@ -168,7 +152,7 @@ class RecordingStart(ClientMessage, frozen=True):
     vocabulary: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=LIMITS.vocabulary_term_chars_max)]],
         Meta(max_length=LIMITS.vocabulary_terms_max),
-    ] = []
+    ] = field(default_factory=list)
     words: bool = False
     task: Literal["transcribe", "translate"] = "transcribe"
     preset: Literal["conversation", "dictation", "lecture"] = "conversation"
@@ -335,65 +319,6 @@ class RecordingEnded(ServerMessage, frozen=True):
     segment_count: int
 
 
-# --- search -------------------------------------------------------------------------------------------------------
-class SearchFilters(ClientMessage, frozen=True, rename={"from_": "from"}):
-    """`from` and `to`: Unix milliseconds, the start of the segment lies in [from, to)."""
-
-    recording_ids: Annotated[list[Id], Meta(max_length=100)] | None = None
-    speakers: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)] | None = None
-    languages: Annotated[list[Annotated[str, Meta(max_length=35)]], Meta(max_length=100)] | None = None
-    tags: Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)] | None = None
-    from_: Annotated[int, Meta(ge=0)] | None = None
-    to: Annotated[int, Meta(ge=0)] | None = None
-
-
-class SearchQuery(ClientMessage, frozen=True):
-    request_id: Id
-    text: Annotated[str, Meta(max_length=LIMITS.query_chars_max)]
-    slot: Annotated[str, Meta(min_length=1, max_length=50)] = "default"
-    mode: Literal["hybrid", "keyword", "semantic"] = "hybrid"
-    filters: SearchFilters | None = None
-    sort: Literal["relevance", "newest"] = "relevance"
-    limit: Annotated[int, Meta(ge=1)] = 20
-    cursor: Annotated[str, Meta(max_length=500)] | None = None
-
-
-class SearchCancel(ClientMessage, frozen=True):
-    request_id: Id
-
-
-class SearchHit(ServerMessage, frozen=True):
-    """`highlights`: [from, to) in Unicode code points of `text`."""
-
-    segment_id: str
-    recording_id: str
-    title: str
-    speaker: str | None
-    start_ms: int
-    end_ms: int
-    text: str
-    highlights: list[tuple[int, int]]
-    score: float
-
-
-class SearchResults(ServerMessage, frozen=True):
-    request_id: str
-    phase: Literal["instant", "full"]
-    hits: list[SearchHit]
-    took_ms: int
-    next_cursor: str | UnsetType = UNSET
-    degraded: bool | UnsetType = UNSET
-
-
-class SearchFailed(ServerMessage, frozen=True):
-    request_id: str
-    error: WireError
-
-
-class SearchSuperseded(ServerMessage, frozen=True):
-    request_id: str
-
-
 CLIENT_EVENTS: dict[str, type[ClientMessage]] = {
     "auth:refresh": AuthRefresh,
     "room:join": RoomJoin,
@@ -405,8 +330,7 @@ CLIENT_EVENTS: dict[str, type[ClientMessage]] = {
     "voice:recording:pause": RecordingPause,
     "voice:recording:resume": RecordingResume,
     "voice:recording:stop": RecordingStop,
-    "search:query": SearchQuery,
-    "search:cancel": SearchCancel,
+    **searches.CLIENT_EVENTS,
 }
 
 UNACKNOWLEDGED = frozenset({"voice:recording:chunk"})
@@ -429,9 +353,7 @@ SERVER_EVENTS: dict[str, type[ServerMessage]] = {
     "recording:started": RecordingStarted,
     "recording:updated": RecordingUpdated,
     "recording:ended": RecordingEnded,
-    "search:results": SearchResults,
-    "search:failed": SearchFailed,
-    "search:superseded": SearchSuperseded,
+    **searches.SERVER_EVENTS,
 }
 
 DURABLE_EVENTS = frozenset(

@@ -46,6 +46,29 @@ async def test_what_one_node_hears_the_other_shows(cluster: Cluster) -> None:
         assert [event["text"] for event in two.named("transcript:final")] == said.texts
 
 
+async def test_what_one_node_hears_subscribers_of_the_other_are_told_and_anywhere_again(cluster: Cluster) -> None:
+    """Live at the other node, and from the first match's cursor at the first."""
+    alice = await cluster.account("alice")
+    sentences = tones.random_sentences(4, 3)
+    words = [sentence[0] for sentence in sentences]
+    said = tones.talk(sentences)
+    async with wired(cluster.urls[0], alice.token) as one, wired(cluster.urls[1], alice.token) as two:
+        for word in words:
+            await two.ok("search:subscribe", {"subscription_id": word, "text": word})
+        live = Talk(one, said.audio.tobytes())
+        await live.start()
+        await live.send(speed=8)
+        for word, text in zip(words, said.texts, strict=True):
+            match = await two.wait("search:match", lambda event, word=word: event["subscription_id"] == word)
+            assert match["hit"]["text"] == text
+        await live.stop()
+        first = two.named("search:match")[0]
+        after = {"text": words[1], "after": first["cursor"]}
+        await one.ok("search:subscribe", {"subscription_id": words[1], **after})
+        assert await one.wait("search:match") == two.named("search:match")[1]
+        assert len(two.named("search:match")) == 3
+
+
 async def test_redis_is_lost_under_load_and_comes_back(cluster: Cluster, request: pytest.FixtureRequest) -> None:
     """All watchers are at the other node: what Redis lost they hear late, from the log, and nothing twice."""
     redis = cluster.redis

@@ -1,167 +1,45 @@
-"""The contract of `search.ports.Index`. Every adapter joins through `INDEXES`; truth lies in the segments table."""
+"""The contract of `search.ports.Index`: what every adapter finds, and what none does (`tests.support.indexes`)."""
 
 import itertools
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+import random
 
-import asyncpg
+import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from search.model import Filters, Hit, IndexDocument, Mode, Page, SegmentName, Sort, TextVector
-from search.ports import Index
-from search.postgres import PostgresIndex
-from search.query import parse, quoted, tsquery
+from search.analysis import analyse
+from search.matching import expression, matches
+from search.model import Expression, Filters, Held, Position, Sort
+from search.query import nfc, parse
 from server.store.pool import Database
-from streaming.errors import BadRequest
-from streaming.limits import LIMITS, Limits
+from server.store.transcripts import note_languages
+from streaming.limits import Limits
 from tests.fakes.embedder import FakeEmbedder, vector_of
+from tests.support.indexes import BEGIN, MakeIndex, World
 
-INDEXES: dict[str, Callable[[Database, Limits], Index]] = {
-    "postgres": lambda database, limits: PostgresIndex(database.tenant_tx, limits),
-}
-BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-_numbers = itertools.count(1)
+START_MS = int(BEGIN.timestamp()) * 1000
 
 
-class World:
-    """Two users in a tenant of its own; writes segments and indexes them."""
-
-    def __init__(self, database: Database, index: Index) -> None:
-        self.database = database
-        self.index = index
-        self.tenant = f"tenant-{next(_numbers)}-{id(self)}"
-        self.ordinals = itertools.count(1)
-        self.segments: dict[str, IndexDocument] = {}
-
-    async def begin(self) -> "World":
-        async with self.database.tenant_tx(self.tenant) as connection:
-            await connection.execute("INSERT INTO tenants (tenant_id, name) VALUES ($1, $1)", self.tenant)
-            for user in ("anna", "bert"):
-                await connection.execute("INSERT INTO users VALUES ($1, $2, $2)", self.tenant, user)
-        await self.recording("talk")
-        return self
-
-    async def recording(self, name: str, *, owner: str = "anna", private: bool = False) -> None:
-        async with self.database.tenant_tx(self.tenant) as connection:
-            await connection.execute(
-                """INSERT INTO recordings (tenant_id, recording_id, owner_id, title, visibility, language, state,
-                                           engine, encoding, sample_rate, channels, started_at)
-                   VALUES ($1, $2, $3, 'About ' || $2, $4, 'auto', 'live', 'test', 'pcm_s16le', 16000, 1, $5)""",
-                self.tenant, name, owner, "private" if private else "tenant", BEGIN,
-            )  # fmt: skip
-
-    async def call(self, label: str, name: str, *, recording: str = "talk") -> None:
-        """Name a speaker; nothing is indexed anew for it."""
-        async with self.database.tenant_tx(self.tenant) as connection:
-            await connection.execute(
-                """INSERT INTO recording_speakers (tenant_id, recording_id, label, name) VALUES ($1, $2, $3, $4)
-                   ON CONFLICT (tenant_id, recording_id, label) DO UPDATE SET name = excluded.name""",
-                self.tenant, recording, label, name,
-            )  # fmt: skip
-
-    async def say(self, text: str, **fields: Any) -> str:
-        """One more segment, a second after the one before; searchable when this returns."""
-        (name,) = await self.say_all([text], **fields)
-        return name
-
-    async def say_all(self, texts: list[str], *, recording: str = "talk", language: str = "en",
-                      owner: str = "anna", private: bool = False, speaker: str | None = None) -> list[str]:  # fmt: skip
-        documents = []
-        async with self.database.tenant_tx(self.tenant) as connection:
-            for text in texts:
-                ordinal = next(self.ordinals)
-                name = f"s{ordinal:05}"
-                await connection.execute(
-                    """INSERT INTO segments (tenant_id, recording_id, segment_id, ordinal, rev, start_ms, end_ms, text,
-                                             words, speaker, language, confidence)
-                       VALUES ($1, $2, $3, $4, 1, $5, $6, $7, '[]', $8, $9, 1)""",
-                    self.tenant, recording, name, ordinal, ordinal * 1000, ordinal * 1000 + 900, text, speaker,
-                    language,
-                )  # fmt: skip
-                spoken = (BEGIN + timedelta(seconds=ordinal)).timestamp() * 1000
-                documents.append(
-                    IndexDocument(name, recording, owner, private, int(spoken), 1, text, language, speaker)
-                )
-        await self.index.put(self.tenant, documents)
-        self.segments.update((d.segment_id, d) for d in documents)
-        return [d.segment_id for d in documents]
-
-    async def set_text(self, name: str, text: str, rev: int) -> None:
-        async with self.database.tenant_tx(self.tenant) as connection:
-            await connection.execute(
-                "UPDATE segments SET text = $3, rev = $4 WHERE tenant_id = $1 AND segment_id = $2",
-                self.tenant, name, text, rev,
-            )  # fmt: skip
-
-    def document(self, name: str, text: str, rev: int) -> IndexDocument:
-        held = self.segments[name]
-        return IndexDocument(
-            name, held.recording_id, held.owner_id, held.private, held.spoken_at_ms, rev, text, held.language
-        )
-
-    async def page(self, text: str, *, user: str = "anna", **options: Any) -> Page:
-        return await self.index.search(self.tenant, user, parse(text, **options))
-
-    async def hits(self, text: str, **options: Any) -> list[Hit]:
-        return list((await self.page(text, **options)).hits)
-
-    async def texts(self, text: str, **options: Any) -> set[str]:
-        return {hit.text for hit in await self.hits(text, **options)}
-
-    async def pages(self, text: str, *, limit: int, **options: Any) -> list[str]:
-        """The ids of all hits, page by page."""
-        names: list[str] = []
-        cursor = None
-        while True:
-            page = await self.page(text, limit=limit, cursor=cursor, **options)
-            names += [hit.segment_id for hit in page.hits]
-            cursor = page.next_cursor
-            if cursor is None:
-                return names
-
-
-@pytest.fixture(params=sorted(INDEXES))
-def make_index(request: pytest.FixtureRequest, database: Database) -> Callable[..., Index]:
-    return lambda limits=LIMITS: INDEXES[request.param](database, limits)
-
-
-@pytest.fixture
-async def world(database: Database, make_index: Callable[..., Index]) -> World:
-    return await World(database, make_index()).begin()
-
-
-def marked(hit: Hit) -> list[str]:
-    return [hit.text[start:end] for start, end in hit.highlights]
-
-
+# --- by words -----------------------------------------------------------------------------------------------------
 async def test_a_word_is_found_as_soon_as_put_returns(world: World) -> None:
     name = await world.say("The weather in Lisbon is fine.")
-    (hit,) = await world.hits("lisbon")
-    assert (hit.segment_id, hit.recording_id, hit.title, hit.rev) == (name, "talk", "About talk", 1)
-    assert (hit.start_ms, hit.end_ms, hit.text) == (1000, 1900, "The weather in Lisbon is fine.")
-    assert marked(hit) == ["Lisbon"]
-    assert hit.score > 0
+    (found,) = await world.found("lisbon")
+    assert (found.segment_id, found.recording_id) == (name, "talk")
+    assert found.spoken_at_us == (START_MS + 1000) * 1000
+    assert found.score > 0
 
 
-@pytest.mark.parametrize("typed", ["w", "we", "WEAT", "weather", "fine wea", "Fine, wea"])
-async def test_the_last_word_is_a_prefix_in_any_case(world: World, typed: str) -> None:
+async def test_the_last_word_is_a_prefix_in_any_case(world: World) -> None:
     await world.say("Fine weather today")
-    assert await world.texts(typed) == {"Fine weather today"}
+    for typed in ("w", "we", "WEAT", "weather", "fine wea", "Fine, wea"):
+        assert await world.texts(typed) == {"Fine weather today"}, typed
+    for typed in ("weat ", "weat.", "wea fine", "fine weather tomorrow", "eather"):
+        assert await world.found(typed) == [], typed
 
 
-@pytest.mark.parametrize("typed", ["weat ", "weat.", "wea fine", "fine weather tomorrow", "eather"])
-async def test_what_does_not_match(world: World, typed: str) -> None:
-    await world.say("Fine weather today")
-    assert await world.hits(typed) == []
-
-
-@pytest.mark.parametrize("typed", ["", "   ", "?!", "\x00", "🎉"])
-async def test_an_empty_query_has_no_hits(world: World, typed: str) -> None:
+async def test_an_expression_without_clauses_matches_nothing(world: World) -> None:
     await world.say("Something")
-    assert await world.page(typed) == Page(())
+    bounds = await world.bounds(parse("any"))
+    assert await world.index.match(world.tenant, Expression(()), bounds) == []
 
 
 async def test_stems_match_in_the_language_of_the_segment(world: World) -> None:
@@ -171,14 +49,14 @@ async def test_stems_match_in_the_language_of_the_segment(world: World) -> None:
     assert await world.texts("running ") == {"She runs every morning"}
     assert await world.texts("running") == {"She runs every morning"}
     assert await world.texts("haus ") == {"Die Häuser stehen leer"}
-    (hit,) = await world.hits("running")
-    assert marked(hit) == ["runs"]
+    assert await world.texts("runs ") == {"She runs every morning", "runs of an unknown tongue"}
 
 
 async def test_stop_words_need_not_occur_but_can_be_searched(world: World) -> None:
     await world.say("Anna runs the bakery")
     await world.say("to be or not to be")
     assert await world.texts("who is running ") == {"Anna runs the bakery"}
+    assert await world.texts("bakery where the") == {"Anna runs the bakery"}
     assert await world.texts("not to be ") == {"to be or not to be"}
     assert await world.texts("the") == {"Anna runs the bakery"}
 
@@ -186,86 +64,147 @@ async def test_stop_words_need_not_occur_but_can_be_searched(world: World) -> No
 async def test_a_typed_stem_does_not_become_a_prefix(world: World) -> None:
     """`running` stems to `run`; as a prefix that would find every runway."""
     await world.say("The runway is closed")
-    assert await world.hits("running") == []
+    assert await world.found("running") == []
     assert await world.texts("run") == {"The runway is closed"}
 
 
-async def test_tenants_never_see_each_other(world: World, database: Database, make_index: Callable[..., Index]) -> None:
-    other = await World(database, make_index()).begin()
-    await world.say("A secret of the first")
-    await other.say("A secret of the second")
-    assert await world.texts("secret") == {"A secret of the first"}
-    assert await other.texts("secret") == {"A secret of the second"}
-    assert await world.hits("secret", filters=Filters(recording_ids=("second",))) == []
-    await other.index.remove(other.tenant, [name for name in world.segments if name not in other.segments])
-    assert await world.texts("secret") == {"A secret of the first"}
+WEIRD = [
+    ('O\'Brien doesn’t "quote" \\ back\\slashes', "o'brien"),
+    ("she doesn’t know", "doesn't"),
+    ("l’homme et l’eau", "homme"),
+    ("😀🎉 party 🎉 time", "party ti"),
+    ("𝒶 𐐀𐐁𐐂 deseret", "𐐨𐐩"),
+    ("مرحبا بالعالم اليوم", "بالعالم"),
+    ("שלום עולם", "עול"),
+    ("cafe\u0301 au lait", "café"),
+    ("Straße und STRASSE", "strasse "),
+    ("北京天气很好", "天气"),
+    ("हिन्दी में बात", "हिन्दी"),
+    ("<b>bold</b> & <i>it's</i> 3.14", "bold 14"),
+    ("mail me at someone@example.com or https://example.org/path", "example"),
+    ("state-of-the-art", "state of the art"),
+    ("' OR 1=1; DROP TABLE segments; --", "' or 1=1; drop"),
+]
+
+
+async def test_weird_text(world: World) -> None:
+    names = await world.say_all([text for text, _ in WEIRD], language="und")
+    for name, (text, typed) in zip(names, WEIRD, strict=True):
+        assert name in await world.matched(typed), text
+
+
+async def test_words_typed_side_by_side_must_stand_so(world: World) -> None:
+    beside = await world.say("l'homme est là", language="und")
+    await world.say("homme et l eau", language="und")
+    assert await world.matched("l'homme ") == [beside]
+    assert await world.matched("l'hom") == [beside]
+    assert await world.matched("homme'l ") == []
+    together = await world.say("天气北京", language="und")
+    assert await world.matched("天气 ") == [together]
+    assert await world.matched("北天 ") == []
+
+
+VOCABULARY = ("run", "runs", "running", "house", "houses", "Haus", "Häuser", "the", "die", "of", "3", "tea", "team")
+
+
+async def test_what_is_found_is_what_matches_in_memory(world: World) -> None:
+    """Subscriptions, highlights and both indexes may never disagree."""
+    drawn = random.Random(7)
+    for language in ("en", "de", "und"):
+        texts = [
+            drawn.choice((" ", "'", ", ")).join(drawn.choices(VOCABULARY, k=drawn.randint(1, 6))) for _ in range(25)
+        ]
+        await world.say_all(texts, language=language)
+    languages = await world.transcripts.languages(world.tenant)
+    assert languages == ("de", "en")
+    analysed = {d.segment_id: analyse(nfc(d.text), d.language) for d in world.segments.values()}
+    hits = 0
+    for _ in range(60):
+        typed = drawn.choice((" ", " ", "'")).join(drawn.choices(VOCABULARY, k=drawn.randint(1, 3)))
+        typed = typed[: drawn.randint(2, len(typed))] if len(typed) > 2 else typed
+        typed += drawn.choice(("", " "))
+        wanted = expression(parse(typed), languages)
+        expected = {name for name, text in analysed.items() if matches(wanted, text)}
+        assert set(await world.matched(typed)) == expected, typed
+        hits += len(expected)
+    assert hits > 60
+
+
+async def test_a_text_of_ten_kilobytes(world: World) -> None:
+    text = " ".join(f"word{i}" for i in range(1200)) + " needle 🎉"
+    assert len(text.encode()) > 9_000
+    name = await world.say(text)
+    assert await world.matched("needle") == [name]
+
+
+# --- who sees what ------------------------------------------------------------------------------------------------
+async def test_tenants_never_see_each_other(world: World) -> None:
+    other = await world.another()
+    await world.say("A secret budget of the first")
+    other.ordinals = itertools.count(1)
+    (theirs,) = await other.say_all(["A secret budget of the second"])
+    assert await world.texts("secret") == {"A secret budget of the first"}
+    assert await other.texts("secret") == {"A secret budget of the second"}
+    assert len(await world.near("money")) == len(await other.near("money")) == 1
+    await other.index.remove(other.tenant, [theirs])
+    assert await world.texts("secret") == {"A secret budget of the first"}, "the same id, another tenant's"
+    assert len(await world.near("money")) == 1
+    assert await other.found("secret") == []
+    assert await other.near("money") == []
 
 
 async def test_a_private_recording_is_found_by_its_owner_only(world: World) -> None:
     await world.recording("diary", owner="bert", private=True)
-    await world.say("Dear diary", recording="diary", owner="bert", private=True)
-    assert await world.texts("diary", user="bert") == {"Dear diary"}
-    assert await world.hits("diary", user="anna") == []
-    assert await world.hits("diary", user="anna", sort=Sort.NEWEST) == []
-
-
-async def test_a_recording_turned_private_is_hidden_before_it_is_indexed_again(world: World) -> None:
-    await world.say_all([f"plan {i}" for i in range(5)])
-    async with world.database.tenant_tx(world.tenant) as connection:
-        await connection.execute("UPDATE recordings SET visibility = 'private'")
-    assert await world.pages("plan", user="bert", limit=2) == []
-    assert len(await world.pages("plan", user="anna", limit=2)) == 5
-
-
-async def test_a_deleted_recording_is_never_found(world: World) -> None:
-    await world.recording("gone")
-    await world.say("vanishing words", recording="gone")
-    async with world.database.tenant_tx(world.tenant) as connection:
-        await connection.execute("DELETE FROM recordings WHERE recording_id = 'gone'")
-    assert await world.hits("vanishing") == []
+    name = await world.say("Dear diary, my budget", recording="diary", owner="bert", private=True)
+    assert await world.matched("diary", user="bert") == [name]
+    assert await world.near("money", user="bert") == [name]
+    for sort in Sort:
+        assert await world.found("diary", user="anna", sort=sort) == []
+    assert await world.near("money", user="anna") == []
 
 
 async def test_filters(world: World) -> None:
     await world.recording("second")
-    one = await world.say("apples in english", speaker="S1", language="en")
-    two = await world.say("apples in american", speaker="S2", language="en-US", recording="second")
-    three = await world.say("apples auf deutsch", speaker="S1", language="de")
+    one = await world.say("apple budget in english", speaker="S1", language="en")
+    two = await world.say("apple budget in american", speaker="S2", language="en-US", recording="second")
+    three = await world.say("apple budget auf deutsch", speaker="S1", language="de")
 
-    async def names(filters: Filters) -> set[str]:
-        found = {hit.segment_id for hit in await world.hits("apples", filters=filters)}
-        assert found == set(await world.pages("apples", limit=1, filters=filters, sort=Sort.NEWEST))
+    async def names(**given: object) -> set[str]:
+        filters = parse("any", filters=Filters(**given)).filters  # type: ignore[arg-type]
+        found = set(await world.matched("apple", filters=filters))
+        assert found == set(await world.matched("apple", filters=filters, sort=Sort.NEWEST))
+        assert found == set(await world.near("money", filters=filters))
         return found
 
-    start = int(BEGIN.timestamp()) * 1000
-    assert await names(Filters(recording_ids=("second",))) == {two}
-    assert await names(Filters(recording_ids=("second", "talk", "no such"))) == {one, two, three}
-    assert await names(Filters(speakers=("S1",))) == {one, three}
-    assert await names(Filters(speakers=("S1",), languages=("DE",))) == {three}
-    assert await names(Filters(languages=("en",))) == {one, two}
-    assert await names(Filters(languages=("en-us",))) == {two}
-    assert await names(Filters(from_ms=start + 2000)) == {two, three}
-    assert await names(Filters(from_ms=start + 2000, to_ms=start + 3000)) == {two}
-    assert await names(Filters(to_ms=2**63)) == {one, two, three}
-    assert await names(Filters(from_ms=2**63)) == set()
-    assert await names(Filters(tags=("important",))) == set()
-    assert await names(Filters(speakers=("\x00", "\ud800"))) == set()
-    assert await names(Filters(speakers=())) == {one, two, three}
+    assert await names() == {one, two, three}
+    assert await names(recording_ids=("second",)) == {two}
+    assert await names(recording_ids=("second", "talk", "no such")) == {one, two, three}
+    assert await names(speakers=("S1",)) == {one, three}
+    assert await names(speakers=("S1",), languages=("DE",)) == {three}
+    assert await names(languages=("en",)) == {one, two}
+    assert await names(languages=("en-us",)) == {two}
+    assert await names(from_ms=START_MS + 2000) == {two, three}
+    assert await names(from_ms=START_MS + 2000, to_ms=START_MS + 3000) == {two}
+    assert await names(to_ms=2**63) == {one, two, three}
+    assert await names(from_ms=2**63) == set()
+    assert await names(from_ms=-(2**63)) == {one, two, three}
+    assert await names(to_ms=-(2**63)) == set()
+    assert await names(speakers=('S1" OR',)) == set()
 
 
 async def test_speakers_are_found_by_label_and_by_name(world: World) -> None:
     await world.recording("second")
-    one = await world.say("apples", speaker="S1")
-    two = await world.say("apples", speaker="S2")
-    three = await world.say("apples", speaker="S1", recording="second")
-    await world.say("apples")
+    one = await world.say("apple budget", speaker="S1")
+    two = await world.say("apple budget", speaker="S2")
+    three = await world.say("apple budget", speaker="S1", recording="second")
+    await world.say("apple budget")
     await world.call("S1", "Ädä Lovelace")
     await world.call("S2", "Bob")
     await world.call("S1", "bob", recording="second")
-    await embed_all(world, FakeEmbedder())
 
     async def found(*speakers: str) -> set[str]:
-        names = {hit.segment_id for hit in await world.hits("apples", filters=Filters(speakers=speakers))}
-        assert set(await near_ids(world, "apples", filters=Filters(speakers=speakers))) == names
+        names = set(await world.matched("apple", filters=Filters(speakers=speakers)))
+        assert set(await world.near("money", filters=Filters(speakers=speakers))) == names
         return names
 
     assert await found("S1") == {one, three}
@@ -275,458 +214,191 @@ async def test_speakers_are_found_by_label_and_by_name(world: World) -> None:
     await world.call("S2", "Carol")
     assert await found("bob") == {three}
     assert await found("carol") == {two}
-    other = await World(world.database, world.index).begin()
+    other = await world.another()
     await other.call("S1", "Carol")
     assert await found("carol") == {two}, "names of other tenants are none"
 
 
-async def test_newest_comes_first_when_asked(world: World) -> None:
+# --- order --------------------------------------------------------------------------------------------------------
+async def test_newest_first_after_a_position(world: World) -> None:
     names = await world.say_all(["tea tea tea", "tea", "some tea", "a very long sentence that mentions tea once"])
-    assert [hit.segment_id for hit in await world.hits("tea", sort=Sort.NEWEST)] == names[::-1]
+    found = await world.found("tea", sort=Sort.NEWEST)
+    assert [f.segment_id for f in found] == names[::-1]
+    assert {f.score for f in found} == {0.0}
+    assert await world.matched("tea", sort=Sort.NEWEST, limit=3) == names[:0:-1]
+    after = Position(0.0, found[1].spoken_at_us, found[1].segment_id)
+    assert await world.matched("tea", sort=Sort.NEWEST, after=after) == names[1::-1]
+    assert await world.matched("tea", sort=Sort.NEWEST, after=after, limit=1) == [names[1]]
+
+
+async def test_of_equal_times_the_lower_id_comes_first_and_pages_divide_them(world: World) -> None:
+    documents = await world.write_all(["tea"] * 5)
+    at = documents[0].spoken_at_ms
+    await world.index.put(world.tenant, [msgspec.structs.replace(d, spoken_at_ms=at) for d in documents])
+    names = [d.segment_id for d in documents]
+    assert await world.matched("tea", sort=Sort.NEWEST) == names
+    assert await world.matched("tea") == names
+    after = Position(0.0, at * 1000, names[1])
+    assert await world.matched("tea", sort=Sort.NEWEST, after=after) == names[2:]
 
 
 async def test_relevance_prefers_more_matches_and_then_the_newer(world: World) -> None:
     dense, plain, same = await world.say_all(
         ["tea tea tea tea", "tea with much else in it", "tea with much else in it"]
     )
-    assert [hit.segment_id for hit in await world.hits("tea")] == [dense, same, plain]
+    assert await world.matched("tea") == [dense, same, plain]
+    assert await world.matched("tea", limit=2) == [dense, same]
+    scores = [found.score for found in await world.found("tea")]
+    assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("sort", Sort)
-async def test_pages_have_no_doubles_and_no_gaps_while_segments_come_in(world: World, sort: Sort) -> None:
-    names = await world.say_all([f"tea {'tea ' * (i % 7)} number {i}" for i in range(40)])
-    seen: list[str] = []
-    cursor = None
-    while True:
-        page = await world.page("tea", sort=sort, limit=7, cursor=cursor)
-        seen += [hit.segment_id for hit in page.hits]
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-        await world.say_all(["tea that came later", "tea tea tea tea tea tea tea tea tea"])
-    assert len(seen) == len(set(seen))
-    assert set(seen) == set(names)
+async def test_nothing_spoken_later_than_the_bound(world: World) -> None:
+    one, two, _ = await world.say_all(["tea budget one", "tea budget two", "tea budget three"])
+    newest_us = (START_MS + 2000) * 1000
+    for sort in Sort:
+        assert set(await world.matched("tea", sort=sort, newest_us=newest_us)) == {one, two}
+    assert set(await world.near("money", newest_us=newest_us)) == {one, two}
+    assert await world.matched("tea", newest_us=newest_us - 1) == [one]
 
 
-async def test_relevance_ranks_a_bounded_number_of_newest_matches(
-    database: Database, make_index: Callable[..., Index]
-) -> None:
-    world = await World(database, make_index(Limits(search_candidates_max=10))).begin()
+async def test_relevance_ranks_the_newest_of_too_many(database: Database, make_index: MakeIndex) -> None:
+    limits = Limits(search_candidates_max=10)
+    world = await World(database, await make_index(limits), limits).begin()
     names = await world.say_all([f"tea number {i}" for i in range(30)])
-    assert set(await world.pages("tea", limit=4)) == set(names[-10:])
-    assert set(await world.pages("tea", limit=4, sort=Sort.NEWEST)) == set(names)
-
-
-async def test_a_late_segment_of_an_older_time_makes_no_gap(
-    database: Database, make_index: Callable[..., Index]
-) -> None:
-    world = await World(database, make_index(Limits(search_candidates_max=10))).begin()
-    late = await world.say("to be revised")
-    names = await world.say_all([f"tea number {i}" for i in range(9)])
-    first = await world.page("tea", limit=4)
-    await world.set_text(late, "tea after all", 2)
-    await world.index.put(world.tenant, [world.document(late, "tea after all", 2)])
-    rest = await world.page("tea", limit=20, cursor=first.next_cursor)
-    assert {hit.segment_id for hit in first.hits + rest.hits} >= set(names)
-
-
-async def test_a_revision_replaces_and_an_older_one_does_not(world: World) -> None:
-    name = await world.say("Meet at the bank")
-    await world.set_text(name, "Meet at the tank", 3)
-    await world.index.put(world.tenant, [world.document(name, "Meet at the tank", 3)])
-    await world.index.put(world.tenant, [world.document(name, "Meet at the rank", 2)])
-    assert await world.hits("bank") == []
-    assert await world.hits("rank") == []
-    (hit,) = await world.hits("tank")
-    assert (hit.rev, marked(hit)) == (3, ["tank"])
-
-
-async def test_putting_again_changes_nothing_and_unknown_segments_are_skipped(world: World) -> None:
-    name = await world.say("just once")
-    document = world.document(name, "just once", 1)
-    ghost = IndexDocument("ghost", "talk", "anna", False, 0, 1, "just never", "en")
-    await world.index.put(world.tenant, [document, document, ghost])
-    await world.index.put(world.tenant, [])
-    assert [hit.segment_id for hit in await world.hits("just")] == [name]
-
-
-async def test_highlights_fit_the_current_text_while_the_index_is_behind(world: World) -> None:
-    name = await world.say("cold tea")
-    await world.set_text(name, "a cup of very cold tea", 2)
-    (hit,) = await world.hits("tea")
-    assert (hit.text, marked(hit)) == ("a cup of very cold tea", ["tea"])
-
-
-async def test_removed_segments_are_not_found(world: World) -> None:
-    name = await world.say("forget me")
-    await world.index.remove(world.tenant, [name, "unknown"])
-    await world.index.remove(world.tenant, [])
-    assert await world.hits("forget") == []
-
-
-WEIRD = [
-    ('O\'Brien doesn’t "quote" \\ back\\slashes', "o'brien", ["O'Brien"]),
-    ("she doesn’t know", "doesn't", ["doesn’t"]),
-    ("l’homme et l’eau", "homme", ["homme"]),
-    ("😀🎉 party 🎉 time", "party ti", ["party", "time"]),
-    ("𝒶 𐐀𐐁𐐂 deseret", "𐐨𐐩", ["𐐀𐐁𐐂"]),
-    ("مرحبا بالعالم اليوم", "بالعالم", ["بالعالم"]),
-    ("שלום עולם", "עול", ["עולם"]),
-    ("cafe\u0301 au lait", "café", ["café"]),
-    ("Straße und STRASSE", "strasse ", ["Straße", "STRASSE"]),
-    ("北京天气很好", "天气", ["天气"]),
-    ("हिन्दी में बात", "हिन्दी", ["हिन्दी"]),
-    ("<b>bold</b> & <i>it's</i> 3.14", "bold 14", ["bold", "14"]),
-    ("mail me at someone@example.com or https://example.org/path", "example", ["example", "example"]),
-    ("state-of-the-art", "state of the art", ["state", "of", "the", "art"]),
-    ("' OR 1=1; DROP TABLE segments; --", "' or 1=1; drop", ["OR", "1", "1", "DROP"]),
-]
-
-
-@pytest.mark.parametrize(("text", "typed", "parts"), WEIRD, ids=[typed for _, typed, _ in WEIRD])
-async def test_weird_text(world: World, text: str, typed: str, parts: list[str]) -> None:
-    await world.say(text, language="und")
-    (hit,) = await world.hits(typed)
-    assert marked(hit) == parts
-
-
-async def test_a_text_of_ten_kilobytes(world: World) -> None:
-    text = " ".join(f"word{i}" for i in range(1200)) + " needle 🎉"
-    assert len(text.encode()) > 9_000
-    await world.say(text)
-    (hit,) = await world.hits("needle")
-    assert marked(hit) == ["needle"]
-
-
-@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "ä", "a" * 500, "kgA="])
-async def test_a_foreign_cursor_is_refused(world: World, cursor: str) -> None:
-    with pytest.raises(BadRequest) as caught:
-        await world.page("tea", cursor=cursor)
-    assert caught.value.field == "cursor"
-
-
-async def test_a_cursor_of_another_query_is_refused(world: World) -> None:
-    await world.say_all(["tea one", "tea two"])
-    page = await world.page("tea", limit=1)
-    with pytest.raises(BadRequest):
-        await world.page("coffee", limit=1, cursor=page.next_cursor)
-
-
-async def test_the_search_function_refuses_the_tenant_of_another_transaction(world: World) -> None:
-    await world.say("a secret")
-    arguments = [world.tenant, "anna", ["'secret'"], True, *[None] * 5, False, 10, 500, *[None] * 5]
-    call = "SELECT * FROM search_segments(" + ", ".join(f"${i + 1}" for i in range(17)) + ")"
-    async with world.database.tenant_tx(world.tenant) as connection:
-        assert len(await connection.fetch(call, *arguments)) == 1
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        async with world.database.tenant_tx("somebody else") as connection:
-            await connection.fetch(call, *arguments)
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        async with world.database.shared_tx() as connection:
-            await connection.fetch(call, None, *arguments[1:])
+    found = await world.matched("tea")
+    assert len(found) == 10
+    assert set(found) <= set(names)
+    assert set(await world.matched("tea", sort=Sort.NEWEST, limit=30)) == set(names)
 
 
 # --- by meaning ---------------------------------------------------------------------------------------------------
-EMBEDDER = "concepts"
-
-
-async def embed_all(world: World, embedder: FakeEmbedder) -> int:
-    """Give every due segment its vector, as the filler does."""
-    assert embedder.info is not None
-    done = 0
-    while names := await world.index.due(embedder.info.model, 100):
-        for tenant in dict.fromkeys(name.tenant_id for name in names):
-            due = [name.segment_id for name in names if name.tenant_id == tenant]
-            texts = await world.index.due_texts(tenant, due)
-            vectors = await embedder.embed([t.text for t in texts])
-            made = [TextVector(t.segment_id, t.mark, v) for t, v in zip(texts, vectors, strict=True)]
-            done += await world.index.put_vectors(tenant, embedder.info.model, made)
-    return done
-
-
-async def near(world: World, text: str, *, user: str = "anna", **options: Any) -> list[Hit]:
-    query = parse(text, **options)
-    return list((await world.index.search_near(world.tenant, user, query, FakeEmbedder().query(text))).hits)
-
-
-async def near_ids(world: World, text: str, **options: Any) -> list[str]:
-    return [hit.segment_id for hit in await near(world, text, **options)]
-
-
-async def near_pages(world: World, text: str, *, limit: int, **options: Any) -> list[str]:
-    names: list[str] = []
-    cursor = None
-    while True:
-        query = parse(text, limit=limit, cursor=cursor, **options)
-        page = await world.index.search_near(world.tenant, "anna", query, FakeEmbedder().query(text))
-        names += [hit.segment_id for hit in page.hits]
-        assert len(page.hits) <= limit
-        cursor = page.next_cursor
-        if cursor is None:
-            return names
-
-
 async def test_what_means_the_same_is_found_without_a_common_word(world: World) -> None:
     name = await world.say("we need to talk about the travel budget")
     await world.say("the kitten sleeps")
-    await embed_all(world, FakeEmbedder())
-    assert await world.hits("money for the journey") == []
-    for mode in (Mode.HYBRID, Mode.SEMANTIC):
-        (hit,) = await near(world, "money for the journey", mode=mode)
-        assert (hit.segment_id, hit.title, hit.text) == (name, "About talk", "we need to talk about the travel budget")
-        assert (hit.start_ms, hit.end_ms, hit.rev) == (1000, 1900, 1)
-        assert hit.highlights == ()
-        assert hit.score > 0
-    assert await near(world, "quantum physics") == []
-    assert await near(world, "") == []
-    assert await near(world, "money", filters=Filters(tags=("x",))) == []
+    (found,) = await world.nearest("money for the journey")
+    assert (found.segment_id, found.recording_id) == (name, "talk")
+    expected = float(vector_of("money for the journey") @ vector_of("we need to talk about the travel budget"))
+    assert found.score == pytest.approx(expected, abs=0.01)
+    assert found.spoken_at_us == (START_MS + 1000) * 1000
+    assert await world.near("quantum physics") == []
 
 
-async def test_words_and_meaning_are_fused(world: World) -> None:
-    words, both, meaning, neither = await world.say_all(
-        ["money laundering was described in many long chapters", "money", "the budget", "the storm"]
-    )
-    await embed_all(world, FakeEmbedder())
-    hits = {hit.segment_id: hit for hit in await near(world, "money")}
-    assert next(iter(hits)) == both
-    assert set(hits) == {words, both, meaning}
-    assert [marked(hits[name]) for name in (words, both, meaning)] == [["money"], ["money"], []]
-    assert set(await near_ids(world, "money", mode=Mode.SEMANTIC)) == {both, meaning, words}
-    assert await near_ids(world, "laundering", mode=Mode.SEMANTIC) == [words]
-    assert neither not in hits
-
-
-async def test_a_segment_is_due_until_its_text_has_a_vector(world: World, database: Database) -> None:
-    name = await world.say("the budget")
-    await world.index.put(world.tenant, [world.document(name, "the budget", 1)])
-    assert await world.index.due(EMBEDDER, 10) == [SegmentName(world.tenant, name)]
-    assert await world.index.due_count(EMBEDDER) == 1
-    assert await embed_all(world, FakeEmbedder()) == 1
-    assert await world.index.due(EMBEDDER, 10) == []
-    assert await near_ids(world, "money") == [name]
-
-    await world.index.put(world.tenant, [world.document(name, "the budget", 2)])  # times moved, the words did not
-    assert await world.index.due(EMBEDDER, 10) == []
-
-    await world.set_text(name, "the storm", 3)
-    await world.index.put(world.tenant, [world.document(name, "the storm", 3)])
-    assert await near_ids(world, "money") == [], "nothing is found by what it no longer says"
-    assert await world.index.due_count(EMBEDDER) == 1
-    await embed_all(world, FakeEmbedder())
-    assert await near_ids(world, "weather") == [name]
-
-    await world.index.remove(world.tenant, [name])
-    assert await world.index.due(EMBEDDER, 10) == []
-    assert await near_ids(world, "weather") == []
-
-
-async def test_the_newest_are_due_first_across_tenants(
-    world: World, database: Database, make_index: Callable[..., Index]
-) -> None:
-    other = await World(database, make_index()).begin()
-    other.ordinals = itertools.count(3)
-    old, older = (await world.say_all(["one", "two"]))[::-1]
-    (new,) = await other.say_all(["three"])
-    expected = [SegmentName(other.tenant, new), SegmentName(world.tenant, old), SegmentName(world.tenant, older)]
-    assert await world.index.due(EMBEDDER, 10) == expected
-    assert await world.index.due(EMBEDDER, 2) == expected[:2]
-
-
-async def test_a_vector_of_a_text_that_was_replaced_meanwhile_is_dropped(world: World) -> None:
-    name = await world.say("the budget")
-    (before,) = await world.index.due_texts(world.tenant, [name, "unknown"])
-    await world.set_text(name, "the storm", 2)
-    (ahead,) = await world.index.due_texts(world.tenant, [name])
-    assert (ahead.text, before.mark != ahead.mark) == ("the storm", True)
-    await world.index.put(world.tenant, [world.document(name, "the storm", 2)])
-    vector = TextVector(name, before.mark, vector_of(before.text))
-    assert await world.index.put_vectors(world.tenant, EMBEDDER, [vector]) == 0
-    assert await near_ids(world, "money") == []
-    assert await world.index.due_count(EMBEDDER) == 1
-
-
-async def test_a_text_that_is_ahead_of_its_index_job_is_embedded_once(world: World) -> None:
-    name = await world.say("the budget")
-    await world.set_text(name, "the storm", 2)
-    assert await embed_all(world, FakeEmbedder()) == 1
-    await world.index.put(world.tenant, [world.document(name, "the storm", 2)])
-    assert await world.index.due_count(EMBEDDER) == 0
-    assert await near_ids(world, "weather") == [name]
-
-
-async def test_a_text_without_a_vector_is_set_aside_until_it_changes(world: World) -> None:
-    name = await world.say("what no model can read")
-    (text,) = await world.index.due_texts(world.tenant, [name])
-    assert await world.index.put_vectors(world.tenant, EMBEDDER, [TextVector(name, text.mark, None)]) == 1
-    assert await world.index.due(EMBEDDER, 10) == []
-    assert await near(world, "budget") == []
-    assert [n.segment_id for n in await world.index.due("another", 10)] == [name]
-    await world.set_text(name, "the budget", 2)
-    await world.index.put(world.tenant, [world.document(name, "the budget", 2)])
-    assert await embed_all(world, FakeEmbedder()) == 1
-
-
-@pytest.mark.parametrize("other", ["another", "zzz"])
-async def test_vectors_of_another_model_count_for_nothing_and_are_made_anew(world: World, other: str) -> None:
-    """A model is told by its name, which may sort before or after; it may have other dimensions."""
-    names = await world.say_all(["the budget", "some cash"])
-    assert await embed_all(world, FakeEmbedder(other, dimensions=100)) == 2
-    assert await near(world, "money") == []
-    assert await world.index.due_count(EMBEDDER) == 2
-    assert await world.index.due_count(other) == 0
-    assert await embed_all(world, FakeEmbedder()) == 2
-    assert set(await near_ids(world, "money")) == set(names)
-    query = parse("money")
-    with_other = FakeEmbedder(other, dimensions=100).query("money")
-    assert (await world.index.search_near(world.tenant, "anna", query, with_other)).hits == ()
-
-
-async def test_neighbours_of_other_tenants_are_never_found(
-    world: World, database: Database, make_index: Callable[..., Index]
-) -> None:
-    other = await World(database, make_index()).begin()
-    other.ordinals = itertools.count(100)
-    await world.say("the first budget")
-    theirs = await other.say("the second budget")
-    await embed_all(world, FakeEmbedder())
-    assert [hit.text for hit in await near(world, "money")] == ["the first budget"]
-    assert [hit.text for hit in await near(other, "money")] == ["the second budget"]
-    assert await near(world, "money", filters=Filters(recording_ids=("second",))) == []
-    (text,) = await other.index.due_texts(other.tenant, [theirs])
-    assert await world.index.due_texts(world.tenant, [theirs]) == []
-    stolen = TextVector(theirs, text.mark, vector_of("storm"))
-    assert await world.index.put_vectors(world.tenant, EMBEDDER, [stolen]) == 0
-    assert len(await near(other, "money")) == 1
-
-
-async def test_neighbours_in_a_private_recording_are_their_owners(world: World) -> None:
-    await world.recording("diary", owner="bert", private=True)
-    name = await world.say("my budget", recording="diary", owner="bert", private=True)
-    await embed_all(world, FakeEmbedder())
-    for mode, sort in itertools.product((Mode.HYBRID, Mode.SEMANTIC), Sort):
-        assert await near_ids(world, "money", user="bert", mode=mode, sort=sort) == [name]
-        assert await near(world, "money", user="anna", mode=mode, sort=sort) == []
-
-
-async def test_neighbours_in_a_recording_turned_private_are_hidden_at_once(world: World) -> None:
-    await world.say_all([f"budget {i}" for i in range(5)])
-    await embed_all(world, FakeEmbedder())
-    async with world.database.tenant_tx(world.tenant) as connection:
-        await connection.execute("UPDATE recordings SET visibility = 'private'")
-    assert await near(world, "money", user="bert", limit=2) == []
-    assert len(await near(world, "money", user="anna")) == 5
-
-
-async def test_neighbours_of_a_deleted_recording_are_gone(world: World) -> None:
-    await world.recording("gone")
-    await world.say("vanishing budget", recording="gone")
-    await embed_all(world, FakeEmbedder())
-    async with world.database.tenant_tx(world.tenant) as connection:
-        await connection.execute("DELETE FROM recordings WHERE recording_id = 'gone'")
-    assert await near(world, "money") == []
-    assert await world.index.due("another", 10) == []
-
-
-async def test_filters_hold_for_neighbours_too(world: World) -> None:
-    await world.recording("second")
-    one = await world.say("budget in english", speaker="S1", language="en")
-    two = await world.say("budget in american", speaker="S2", language="en-US", recording="second")
-    three = await world.say("budget auf deutsch", speaker="S1", language="de")
-    await embed_all(world, FakeEmbedder())
-
-    async def names(filters: Filters) -> set[str]:
-        found = await near_ids(world, "money", filters=filters)
-        assert set(found) == set(await near_pages(world, "money", limit=1, filters=filters, sort=Sort.NEWEST))
-        return set(found)
-
-    start = int(BEGIN.timestamp()) * 1000
-    assert await names(Filters()) == {one, two, three}
-    assert await names(Filters(recording_ids=("second",))) == {two}
-    assert await names(Filters(speakers=("S1",), languages=("DE",))) == {three}
-    assert await names(Filters(languages=("en",))) == {one, two}
-    assert await names(Filters(from_ms=start + 2000)) == {two, three}
-    assert await names(Filters(from_ms=start + 2000, to_ms=start + 3000)) == {two}
-    assert await names(Filters(tags=("important",))) == set()
-
-
-@pytest.mark.parametrize("sort", Sort)
-@pytest.mark.parametrize("mode", [Mode.HYBRID, Mode.SEMANTIC])
-async def test_fused_pages_have_no_doubles_and_no_gaps_while_segments_come_in(
-    world: World, sort: Sort, mode: Mode
-) -> None:
-    texts = [f"{('tea', 'a trip', 'travel tea', 'journey tea tea')[i % 4]} {'of words ' * (i % 3)}" for i in range(40)]
+async def test_the_most_alike_come_first_and_no_more_than_asked_for(world: World) -> None:
+    texts = ["budget budget storm kitten", "budget", "budget budget storm", "budget budget budget storm"]
     names = await world.say_all(texts)
-    embedder = FakeEmbedder()
-    await embed_all(world, embedder)
-    seen: list[str] = []
-    cursor = None
+    alike = [names[1], names[3], names[2], names[0]]
+    assert await world.near("money") == alike
+    assert await world.near("money", limit=2) == alike[:2]
+
+
+async def test_a_revision_replaces_words_and_vector(world: World) -> None:
+    name = await world.say("meet at the bank about the budget")
+    revised = await world.set_text(name, "meet at the tank in the storm", 3)
+    await world.index.put(world.tenant, [revised])
+    assert await world.found("bank") == []
+    assert await world.near("money") == []
+    assert await world.matched("tank") == await world.near("weather") == [name]
+    assert await world.index.held_of(world.tenant, [name, "unknown"]) == [Held(name, 3, ("concepts",))]
+
+
+async def test_a_document_without_a_vector_is_found_by_its_words_only(world: World) -> None:
+    name = await world.say("the budget")
+    document = world.segments[name]
+    bare = msgspec.structs.replace(document, vectors=(), rev=2)
+    await world.index.put(world.tenant, [bare])
+    assert await world.matched("budget") == [name]
+    assert await world.near("money") == []
+    assert await world.index.held_of(world.tenant, [name]) == [Held(name, 2, ())]
+    await world.index.put(world.tenant, [document])
+    assert await world.near("money") == [name]
+
+
+@pytest.mark.parametrize("dimensions", [384, 100])
+async def test_vectors_of_each_model_are_found_by_it_alone(world: World, dimensions: int) -> None:
+    """While a model changes, some segments have vectors of both, others of one."""
+    other = FakeEmbedder("another", dimensions)
+    both = await world.say("the budget")
+    world.models = [other]
+    late = await world.say("some cash")
+    assert await world.near("money", model=FakeEmbedder()) == [both]
+    assert await world.near("money", model=other) == [late]
+    world.models = [FakeEmbedder(), other]
+    document = msgspec.structs.replace(world.segments[both], vectors=world.vectors("the budget"))
+    await world.index.put(world.tenant, [document])
+    assert await world.near("money", model=FakeEmbedder()) == [both]
+    assert set(await world.near("money", model=other)) == {both, late}
+    assert await world.near("money", model=FakeEmbedder("a third")) == []
+    assert await world.index.held_of(world.tenant, [both]) == [Held(both, 1, ("another", "concepts"))]
+
+
+# --- what it holds ------------------------------------------------------------------------------------------------
+async def test_putting_again_changes_nothing(world: World) -> None:
+    name = await world.say("just once")
+    document = world.segments[name]
+    await world.index.put(world.tenant, [document, document])
+    await world.index.put(world.tenant, [])
+    assert await world.matched("just") == [name]
+    assert await world.index.held(world.tenant, None, 10) == ([Held(name, 1, ("concepts",))], None)
+
+
+async def test_of_one_segment_the_last_document_counts(world: World) -> None:
+    """Whoever writes last has looked last; the numbers of revisions decide nothing here."""
+    name = await world.say("the first")
+    newer, older = (msgspec.structs.replace(world.segments[name], rev=rev, vectors=()) for rev in (5, 2))
+    await world.index.put(world.tenant, [newer, older])
+    assert await world.index.held_of(world.tenant, [name]) == [Held(name, 2)]
+    await world.index.put(world.tenant, [newer])
+    assert await world.index.held_of(world.tenant, [name]) == [Held(name, 5)]
+
+
+async def test_removed_segments_are_not_found(world: World) -> None:
+    name = await world.say("forget my budget")
+    await world.index.remove(world.tenant, [name, "unknown"])
+    await world.index.remove(world.tenant, [])
+    assert await world.found("forget") == []
+    assert await world.near("money") == []
+    assert await world.index.held_of(world.tenant, [name]) == []
+
+
+async def test_a_tenant_is_forgotten_and_no_other(world: World) -> None:
+    other = await world.another()
+    await world.say_all(["one budget", "two"])
+    await other.say("three budget")
+    assert {world.tenant, other.tenant} <= set(await world.index.tenants())
+    assert await world.index.tenants() == sorted(await world.index.tenants())
+    await world.index.forget(world.tenant)
+    await world.index.forget("nobody")
+    assert await world.index.held(world.tenant, None, 10) == ([], None)
+    assert await world.near("money") == []
+    assert world.tenant not in await world.index.tenants()
+    assert await other.texts("three") == {"three budget"}
+
+
+async def test_all_that_is_held_page_by_page(world: World) -> None:
+    names = await world.say_all([f"number {i}" for i in range(7)])
+    held: list[Held] = []
+    after = None
     while True:
-        query = parse("tea", mode=mode, sort=sort, limit=7, cursor=cursor)
-        page = await world.index.search_near(world.tenant, "anna", query, embedder.query("tea"))
-        seen += [hit.segment_id for hit in page.hits]
-        cursor = page.next_cursor
-        if cursor is None:
+        page, after = await world.index.held(world.tenant, after, 3)
+        assert len(page) <= 3
+        held += page
+        if after is None:
             break
-        await world.say_all(["tea that came later", "tea"])
-        await embed_all(world, embedder)
-    assert len(seen) == len(set(seen))
-    assert set(seen) == set(names)
-    if sort is Sort.NEWEST:
-        assert seen == names[::-1]
+    assert sorted(h.segment_id for h in held) == names
+    assert {(h.rev, h.models) for h in held} == {(1, ("concepts",))}
+    assert sorted(h.segment_id for h in await world.index.held_of(world.tenant, names[2:4])) == names[2:4]
 
 
-async def test_no_hit_is_shown_twice_while_vectors_are_being_made(world: World) -> None:
-    names = await world.say_all([f"{('tea', 'a trip')[i % 2]} {'word ' * i}" for i in range(30)])
-    embedder = FakeEmbedder()
-    seen: list[str] = []
-    cursor = None
-    while True:
-        query = parse("tea", limit=4, cursor=cursor)
-        page = await world.index.search_near(world.tenant, "anna", query, embedder.query("tea"))
-        seen += [hit.segment_id for hit in page.hits]
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-        due = await world.index.due_texts(world.tenant, [n.segment_id for n in await world.index.due(EMBEDDER, 5)])
-        made = [TextVector(d.segment_id, d.mark, vector_of(d.text)) for d in due]
-        await world.index.put_vectors(world.tenant, EMBEDDER, made)
-    assert len(seen) == len(set(seen))
-    assert set(seen) >= set(names[::2])
+async def test_what_an_index_says_of_itself(world: World) -> None:
+    capabilities = world.index.capabilities
+    assert capabilities.name
+    assert capabilities.vectors
+    assert capabilities.schema >= 1
 
 
-async def test_a_cursor_of_another_mode_is_refused(world: World) -> None:
-    await world.say_all(["tea one", "tea two"])
-    await embed_all(world, FakeEmbedder())
-    query = parse("tea", limit=1)
-    page = await world.index.search_near(world.tenant, "anna", query, FakeEmbedder().query("tea"))
-    for mode in (Mode.KEYWORD, Mode.SEMANTIC):
-        with pytest.raises(BadRequest):
-            parse("tea", limit=1, cursor=page.next_cursor, mode=mode)
-
-
-SYNTAX = st.text(st.sampled_from("ab'\"\\:*&|!()<->% \x00\u2019é今😀") | st.characters(), max_size=40)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(typed=SYNTAX)
-async def test_nothing_typed_is_tsquery_syntax(database: Database, typed: str) -> None:
-    """Whatever is typed asks for its words: no operator comes from the text, nothing raises."""
-    query = parse(typed)
-    async with database.shared_tx() as connection:
-        built = await connection.fetchval("SELECT to_tsquery('simple', $1)::text", tsquery(query))
-        operands = await connection.fetchval(
-            "SELECT search_tsquery($1, $2, ARRAY['english', 'simple'])::text", [quoted(w) for w in query.words], True
-        )
-    assert "!" not in built
-    assert "|" not in built
-    assert (built == "") is (query.words == ())
-    assert (operands is None) is (query.words == ())
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(word=SYNTAX.filter(lambda text: text != "" and not any("\ud800" <= c <= "\udfff" for c in text)))
-async def test_a_quoted_operand_is_one_operand_even_of_raw_text(database: Database, word: str) -> None:
-    async with database.shared_tx() as connection:
-        nodes = await connection.fetchval("SELECT to_tsquery('simple', $1)::text", f"{quoted(word)} & 'anchor'")
-    assert nodes.endswith("'anchor'")
-    assert "!" not in nodes.replace("'!'", "")
+async def test_languages_are_noted_once_each(world: World) -> None:
+    async with world.database.tenant_tx(world.tenant) as connection:
+        await note_languages(connection, world.tenant, ["en-US", "en", "nb", "und", "zh", ""])
+        await note_languages(connection, world.tenant, ["NN", "de"])
+        await note_languages(connection, world.tenant, [])
+    assert await world.transcripts.languages(world.tenant) == ("de", "en", "no")

@@ -62,14 +62,14 @@ async def test_a_file_is_captioned_whole_and_found(page: Page, sign_in: SignIn, 
     await page.get_by_role("link", name="New").click()
     word = spoken.sentences[2][0].text
     for typed in range(1, len(word) + 1):
-        await page.get_by_role("searchbox").fill(word[:typed])
+        await page.get_by_role("combobox").fill(word[:typed])
     hits = page.locator(".hit")
     await expect(hits.locator("mark")).to_have_text([word])  # its first letter marks other words too, for a moment
     await expect(hits).to_have_count(1)
     await hits.get_by_role("link").click()
     await expect(page.locator(".segment.target")).to_contain_text(spoken.texts[2])
 
-    await page.get_by_role("searchbox").press("Escape")
+    await page.get_by_role("combobox").press("Escape")
     await page.get_by_role("link", name="Lecture").wait_for()
 
 

@@ -85,7 +85,7 @@ async def test_a_hit_is_played_without_leaving_the_search(
     await recorded("in place", "Lecture")
     await page.get_by_role("link", name="New").click()
     word = spoken.sentences[2][0]
-    await page.get_by_role("searchbox").fill(word.text)
+    await page.get_by_role("combobox").fill(word.text)
     hit = page.locator(".hit")
     await expect(hit).to_have_count(1)
     await hit.get_by_role("button", name="Play from").click()
@@ -106,7 +106,7 @@ async def test_what_is_said_now_is_found_and_played_while_it_grows(
     await sign_in("growing")
     await start_file(page, spoken_wav, "Lecture")
     last = spoken.sentences[-1][0]
-    await page.get_by_role("searchbox").fill(last.text)  # Not said yet: it is found when it was.
+    await page.get_by_role("combobox").fill(last.text)  # Not said yet: it is found when it was.
     await expect(page.get_by_role("status").filter(has_text="Nothing found")).to_be_visible()
     await finals(page).first.wait_for()
     await page.locator(".word").first.click()

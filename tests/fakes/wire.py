@@ -24,6 +24,28 @@ def refusal(code: str, **extra: Any) -> Answer:
     return {"ok": False, "error": {"code": code, "message": "No.", "retryable": False, **extra}}
 
 
+def hit(text: str, **fields: Any) -> dict[str, Any]:
+    """A hit as the server writes it."""
+    return {
+        "segment_id": f"g-{text}",
+        "recording_id": "r1",
+        "title": "Talk",
+        "speaker": None,
+        "start_ms": 0,
+        "end_ms": 900,
+        "rev": 1,
+        "text": text,
+        "highlights": [[0, len(text)]],
+        "score": 1.0,
+        **fields,
+    }
+
+
+def match(number: int, text: str) -> dict[str, Any]:
+    """What a subscription is told, but for its name."""
+    return {"cursor": f"{number}.0", "hit": hit(text)}
+
+
 class Take(msgspec.Struct):
     """One recording as the peer has it. `credit_bytes` stays as set; `durable_lag`: bytes received, not yet durable."""
 
@@ -54,6 +76,9 @@ class WirePeer:
         self.rooms: dict[str, list[dict[str, Any]]] = {}
         self.first_seq: dict[str, int] = {}
         self.takes: dict[str, Take] = {}
+        self.matches: list[dict[str, Any]] = []
+        self.first_match = 1
+        self.subscriptions: dict[str, str] = {}
         self.credit_bytes = 64_000
         self.durable_lag = 0
         self.changed = asyncio.Condition()
@@ -98,6 +123,14 @@ class WirePeer:
 
     async def tell(self, room: str, text: str) -> None:
         await self.emit("transcript:final", self.write(room, text))
+
+    async def say(self, *texts: str) -> None:
+        """What every subscription matches, and those of open connections are told."""
+        for text in texts:
+            self.matches.append(match(len(self.matches) + 1, text))
+            for name, sid in self.subscriptions.items():
+                if sid in self.sids:
+                    await self._match(sid, name, self.matches[-1])
 
     async def acknowledge(self, take: Take) -> None:
         take.durable = max(take.durable, len(take.audio) - take.durable_lag)
@@ -159,6 +192,11 @@ class WirePeer:
                     return self._join(sid, body)
                 case "events:read":
                     return self._read(body)
+                case "search:subscribe":
+                    return self._subscribe(sid, body)
+                case "search:unsubscribe":
+                    self.subscriptions.pop(body["subscription_id"], None)
+                    return {"ok": True}
                 case "voice:recording:start":
                     return self._start(body)
                 case "voice:recording:chunk":
@@ -195,6 +233,22 @@ class WirePeer:
         log = self.rooms.get(body["room"], [])
         page = log[body["after_seq"] :][: body["limit"]]
         return {"ok": True, "events": page, "seq": len(log), "more": body["after_seq"] + len(page) < len(log)}
+
+    def _subscribe(self, sid: str, body: dict[str, Any]) -> Answer:
+        after = int(body["after"].partition(".")[0]) if "after" in body else len(self.matches)
+        if after < self.first_match - 1:
+            return refusal("history_truncated", first_seq=self.first_match)
+        self.sio.start_background_task(self._catch_up, sid, body["subscription_id"], after)
+        return {"ok": True, "cursor": f"{after}.0"}
+
+    async def _catch_up(self, sid: str, name: str, after: int) -> None:
+        while after < len(self.matches):
+            await self._match(sid, name, self.matches[after])
+            after += 1
+        self.subscriptions[name] = sid
+
+    async def _match(self, sid: str, name: str, matched: dict[str, Any]) -> None:
+        await self.sio.emit("search:match", {**matched, "subscription_id": name}, to=sid)
 
     def _start(self, body: dict[str, Any]) -> Answer:
         number = self.names().count("voice:recording:start")

@@ -34,6 +34,12 @@ START = {"encoding": "pcm_s16le", "sample_rate": 16_000, "channels": 1}
         ("search:query", {"request_id": "q", "text": "x", "filters": {"colour": 1}}, "filters.colour"),
         ("search:query", {"request_id": "q", "text": "x", "cursor": "nonsense"}, "cursor"),
         ("search:query", {"request_id": "q", "text": "x", "mode": "magic"}, "mode"),
+        ("search:clicked", {"request_id": "q"}, "segment_id"),
+        ("search:suggest", {"text": 7}, "text"),
+        ("search:history", {"clear": "yes"}, "clear"),
+        ("search:subscribe", {"subscription_id": "s", "text": "!?"}, "text"),
+        ("search:subscribe", {"subscription_id": "s", "text": "x", "after": "nonsense"}, "after"),
+        ("search:subscribe", {"subscription_id": "s", "text": "x", "min_score": 2}, "min_score"),
         ("auth:refresh", {"token": ""}, "token"),
     ],
 )

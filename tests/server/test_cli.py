@@ -208,6 +208,23 @@ async def test_a_role_that_may_not_record_is_told_so(parlance: ServerProcess, al
     assert len(ran.err.splitlines()) == 1
 
 
+async def test_what_the_server_refuses_of_a_search_names_the_option(parlance: ServerProcess, alice: Account) -> None:
+    environ = of_server(parlance, alice)
+    for arguments, says in (
+        (("x", "--speaker", "s" * 101), "--speaker: "),
+        (("x", "--recording", ""), "--recording: "),
+        (("x" * 501,), "TEXT: "),
+    ):
+        ran = await asyncio.to_thread(CliRunner().invoke, cli, ["search", *arguments], env=environ)
+        assert (ran.exit_code, ran.stdout) == (2, ""), arguments
+        assert ran.stderr.startswith(f"parlance: {says}"), ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+    followed = await parlance_command(environ, "search", "x", "--follow", "--after", "17.x")
+    assert (followed.status, followed.out) == (2, "")
+    assert followed.err.startswith("parlance: --after: ")
+    assert len(followed.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [

@@ -25,6 +25,7 @@ from streaming.protocol.messages import EngineInfo, RecordingStart
 from tests.contract.test_audio_log import file_size_limited
 from tests.fakes.recogniser import Call, ToneRecogniser
 from tests.fakes.tones import random_sentences, talk
+from tests.support.door import searches_of
 from tests.support.node import QUICK, Peer, feed_all, log_of, node, somebody, texts_of
 
 SAID = talk(random_sentences(50, 3), silence_ms=800)
@@ -310,8 +311,9 @@ async def test_a_connection_that_ends_while_its_stream_starts_does_not_keep_it(
             visit=Admission(QUICK).handshake(None),
         )  # fmt: skip
         handlers = Handlers(
-            authenticate=cast(Any, None), database=database, hub=one.hub, desk=one.desk, search=cast(Any, None),
-            engine=lambda _tenant: EngineInfo(name="tones", model="tones", state="ready"), limits=QUICK,
+            authenticate=cast(Any, None), database=database, hub=one.hub, desk=one.desk,
+            searches=searches_of(one, QUICK), limits=QUICK,
+            engine=lambda _tenant: EngineInfo(name="tones", model="tones", state="ready"),
         )  # fmt: skip
         starting = asyncio.ensure_future(
             handlers.handle(connection, "voice:recording:start", RecordingStart(encoding="pcm_s16le"))

@@ -11,10 +11,8 @@ from typing import Any, ClassVar
 import asyncpg
 import pytest
 
-from search.postgres import PostgresIndex
-from search.query import parse
 from server.jobs import queue
-from server.jobs.index import IndexSegments, enqueue_index, index_handler
+from server.jobs.index import IndexSegments, enqueue_index
 from server.jobs.queue import Handler, Job, JobRunner, enqueue_many, pause_s
 from server.store.pool import Database
 from streaming.aio import Scope
@@ -276,71 +274,6 @@ async def cut(dsn: str) -> None:
 
 
 # --- index_segments -----------------------------------------------------------------------------------------------
-async def talk(database: Database) -> None:
-    async with database.tenant_tx("t") as connection:
-        await connection.execute("INSERT INTO tenants (tenant_id, name) VALUES ('t', 't')")
-        await connection.execute("INSERT INTO users VALUES ('t', 'anna', 'anna')")
-        await connection.execute(
-            """INSERT INTO recordings (tenant_id, recording_id, owner_id, title, visibility, language, state, engine,
-                                       encoding, sample_rate, channels)
-               VALUES ('t', 'r', 'anna', 'Talk', 'tenant', 'en', 'live', 'test', 'pcm_s16le', 16000, 1)"""
-        )
-
-
-async def say(database: Database, n: int, text: str) -> None:
-    """Segment and index job in one transaction, as the committer does."""
-    async with database.tenant_tx("t") as connection:
-        await connection.execute(
-            """INSERT INTO segments (tenant_id, recording_id, segment_id, ordinal, rev, start_ms, end_ms, text, words,
-                                     language, confidence)
-               VALUES ('t', 'r', $1, $2::int, 1, $2::int, $2::int, $3, '[]', 'en', 1)
-               ON CONFLICT (tenant_id, segment_id) DO UPDATE SET text = excluded.text, rev = segments.rev + 1""",
-            f"s{n}", n, text,
-        )  # fmt: skip
-        await enqueue_index(connection, [IndexSegments(tenant_id="t", recording_id="r", segment_ids=(f"s{n}",))])
-
-
-async def found(index: PostgresIndex, text: str) -> set[str]:
-    return {hit.segment_id for hit in (await index.search("t", "anna", parse(text))).hits}
-
-
-async def test_a_committed_segment_becomes_searchable_and_its_revision_replaces_it(database: Database) -> None:
-    await talk(database)
-    index = PostgresIndex(database.tenant_tx)
-
-    async def finds(text: str, names: set[str]) -> bool:
-        return await found(index, text) == names
-
-    async with running(database, [index_handler(database, index)]):
-        await say(database, 1, "the first sentence")
-        await until(lambda: finds("first", {"s1"}))
-        await say(database, 1, "the revised sentence")
-        await until(lambda: finds("revised", {"s1"}))
-        assert await found(index, "first") == set()
-
-
-async def test_jobs_in_any_order_and_number_leave_the_newest_revision(database: Database) -> None:
-    await talk(database)
-    index = PostgresIndex(database.tenant_tx)
-    for n, version in itertools.product(range(10), ("alpha", "beta", "gamma")):
-        await say(database, n, f"{version} sentence")
-    async with running(database, [index_handler(database, index)]), running(database, [index_handler(database, index)]):
-        await until(lambda: is_empty(database))
-    assert await found(index, "gamma") == {f"s{n}" for n in range(10)}
-    assert await found(index, "alpha") | await found(index, "beta") == set()
-
-
-async def test_a_segment_that_is_gone_is_forgotten(database: Database) -> None:
-    await talk(database)
-    index = PostgresIndex(database.tenant_tx)
-    await say(database, 1, "soon gone")
-    async with database.tenant_tx("t") as connection:
-        await connection.execute("DELETE FROM segments")
-    async with running(database, [index_handler(database, index)]):
-        await until(lambda: is_empty(database))
-    assert await found(index, "soon") == set()
-
-
 async def test_one_job_for_each_recording_of_a_batch(database: Database) -> None:
     items = [
         IndexSegments(tenant_id=tenant, recording_id=recording, segment_ids=(f"{n}",))

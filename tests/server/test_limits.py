@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +13,6 @@ from aiohttp import web
 from auth.model import Identity
 from server.edge.board import StatusBoard
 from server.edge.handlers import Handlers
-from server.edge.searching import SearchDesk
 from server.edge.sockets import Sockets
 from server.store import feed
 from server.store.pool import Database
@@ -22,6 +21,7 @@ from streaming.errors import PayloadTooLarge, QuotaExceeded
 from streaming.limits import KIB, Limits
 from streaming.protocol.messages import EngineInfo, SpeakersInfo
 from tests.fakes.recogniser import ToneRecogniser
+from tests.support.door import searches_of
 from tests.support.node import QUICK, Node, Peer, node, somebody
 from tests.support.wire import Talk, wired
 
@@ -40,7 +40,7 @@ async def door(
 
     handlers = Handlers(
         authenticate=authenticate, database=one.database, hub=one.hub, desk=one.desk,
-        search=SearchDesk(cast(Any, None), limits), engine=engine, limits=limits,
+        searches=searches_of(one, limits), engine=engine, limits=limits,
     )  # fmt: skip
     board = StatusBoard(
         engine=engine, vectors=lambda: False, alignment=list, speakers=lambda: SpeakersInfo(state="off"), tasks=list

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from auth.model import Identity
+from search.settling import Settled
 from server.jobs.retention import DAY_S, Retention
-from server.store import feed
+from server.store import feed, searches
 from server.store.feed import Draft, Head
 from server.store.migrate import FOLDER, migrate
 from server.store.pool import Database
@@ -270,3 +271,20 @@ async def test_a_server_forgets_events_and_keeps_what_was_said(tmp_path: Path) -
             assert (error["code"], error["first_seq"]) == ("history_truncated", 5)
             page = await wire.ok("events:read", {"room": f"tenant:{alice.tenant_id}", "after_seq": 0})
             assert [event["seq"] for event in page["events"]] == [1, 2], "what is young enough stays"
+
+
+async def test_searches_are_forgotten_after_their_days_and_events_are_not(database: Database) -> None:
+    who = await somebody(database)
+    now = now_ms()
+    asked = [
+        Settled(who.tenant_id, who.user_id, f"id{days}", f"query {days}", f"query {days}", now - days * 86_400_000, 1)
+        for days in range(7)
+    ]
+    async with database.tenant_tx(who.tenant_id) as connection:
+        await searches.write(connection, who.tenant_id, asked)
+    limits = msgspec.structs.replace(LIMITS, retention_batch_events=2)
+    assert await Retention(database, limits, days=0, searches_days=0).forget_searches() == 0
+    assert await Retention(database, limits, days=0, searches_days=2).forget_searches() == 5
+    async with database.tenant_tx(who.tenant_id) as connection:
+        left = await searches.history(connection, who.tenant_id, who.user_id, 10)
+    assert [entry.text for entry in left] == ["query 0", "query 1"]

@@ -6,8 +6,8 @@ import pytest
 from server.store.pool import APP_ROLE, Connection, Database
 
 TENANTS = ("tenant-a", "tenant-b")
-NO_TENANT_OWN_JOBS = {"pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "pgqueuer_statistics"}
-"""The job queue serves all tenants; `schema_migrations` is not the application's to see."""
+SHARED = {"pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "pgqueuer_statistics", "index_editions"}
+"""The job queue and the index serve all tenants; `schema_migrations` is not the application's to see."""
 
 
 @pytest.fixture
@@ -54,12 +54,21 @@ async def populate(tx: Connection, tenant: str) -> None:
         recording,
         user,
     )
-    await tx.execute("INSERT INTO search_configs VALUES ($1, 'english')", tenant)
+    await tx.execute("INSERT INTO search_languages VALUES ($1, 'en')", tenant)
     await tx.execute("INSERT INTO voices VALUES ($1, 'v', 'Ann', 'm', '', 5000, $2)", tenant, user)
     await tx.execute("INSERT INTO recording_speakers VALUES ($1, $2, 'S1', 'Ann', true, 'v')", tenant, recording)
     await tx.execute("INSERT INTO passes VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant, recording)
     await tx.execute("INSERT INTO pass_pieces VALUES ($1, $2, 1, 1, 0, 16000, '')", tenant, recording)
-    await tx.execute("INSERT INTO segment_vectors VALUES ($1, $2, now(), 0, 'm', '[1,2]')", tenant, segment)
+    await tx.execute(
+        "INSERT INTO segment_vectors (tenant_id, segment_id, model, spoken_at, text_key) "
+        "VALUES ($1, $2, 'due', now(), 0)",
+        tenant,
+        segment,
+    )
+    await tx.execute("INSERT INTO segment_ledger VALUES ($1, $2, $3, 1)", tenant, segment, recording)
+    await tx.execute("INSERT INTO search_words VALUES ($1, 'hi', $2, 1)", tenant, recording)  # and search_vocabulary
+    await tx.execute("INSERT INTO searches VALUES ($1, 'x', $2, 'hello', 'hello', now(), 1)", tenant, user)
+    await tx.execute("INSERT INTO search_word_keys VALUES ($1, 'hell', 'hello')", tenant)
 
 
 async def tables_with_tenant(tx: Connection) -> list[str]:
@@ -87,14 +96,14 @@ async def test_every_table_with_a_tenant_is_guarded(owner: Connection) -> None:
             assert policy["qual"] == policy["with_check"] == "(tenant_id = parlance_tenant())", table
 
 
-async def test_the_application_reaches_no_table_without_a_tenant_but_the_job_queue(owner: Connection) -> None:
+async def test_the_application_reaches_no_table_without_a_tenant_but_those_of_the_server(owner: Connection) -> None:
     guarded = set(await tables_with_tenant(owner))
     rows = await owner.fetch(
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') "
         "AND has_table_privilege($1, oid, 'SELECT, INSERT, UPDATE, DELETE')",
         APP_ROLE,
     )
-    assert {row[0] for row in rows} - guarded == NO_TENANT_OWN_JOBS
+    assert {row[0] for row in rows} - guarded == SHARED
 
 
 async def test_the_application_role_is_weak(owner: Connection) -> None:
@@ -193,8 +202,13 @@ async def test_the_reads_across_tenants_tell_names_only(two: Database) -> None:
         assert {tuple(row) for row in rows} == {(tenant, f"r-{tenant}") for tenant in TENANTS}
         heads = await tx.fetch("SELECT * FROM rooms_behind($1, $2, $3)", [*TENANTS, "c"], ["room"] * 3, [-1, 0, -1])
         assert [tuple(row) for row in heads] == [(1, 0)], "a number, for who knows tenant and room"
-        due = await tx.fetch("SELECT * FROM vectors_due('another', 10)")
+        due = await tx.fetch("SELECT * FROM vectors_due('due', 10)")
         assert {tuple(row) for row in due} == {(tenant, f"s-{tenant}") for tenant in TENANTS}
-        assert await tx.fetchval("SELECT vectors_due_count('another')") == len(TENANTS)
+        assert await tx.fetchval("SELECT vectors_due_count('due')") == len(TENANTS)
+        assert await tx.fetchval("SELECT vectors_behind('due', -60)") is True
+        assert [tuple(row) for row in await tx.fetch("SELECT * FROM search_tenants('tenant-a', 9)")] == [("tenant-b",)]
+        assert await tx.fetchval("SELECT search_segments_count()") == len(TENANTS)
+        held = await tx.fetch("SELECT * FROM index_tenants()")
+        assert [tuple(row) for row in held] == [(tenant,) for tenant in TENANTS]
         assert await tx.fetchval("SELECT tenant_by_name('tenant-b')") == "tenant-b"
         assert await tx.fetchval("SELECT tenant_by_name('tenant-c')") is None

@@ -135,7 +135,7 @@ def test_limits_metrics_and_paths_are_those_of_the_program() -> None:
     metrics = {name.partition("{")[0].removesuffix("_total") for name in named(rows) if name.startswith("parlance_")}
     assert metrics == {metric.name for metric in METRICS.registry.collect()}
 
-    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("server/edge/*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "server/edge").rglob("*.py")]
     routes = set(re.findall(r'web\.(?:get|post|patch|delete)\("([^"]+)"', "".join(sources)))
     for name in ("README.md", "docs/protocol.md", "docs/operations.md"):
         given = {match[1] for code in CODE.findall(prose(name)) if (match := PATH.match(code))}

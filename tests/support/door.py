@@ -8,13 +8,14 @@ from aiohttp import web
 
 from auth.errors import Unauthenticated
 from auth.model import Identity
+from server.app import LogReader
 from server.edge.admission import Admission
 from server.edge.authenticate import Authenticator
 from server.edge.board import StatusBoard
 from server.edge.callers import bearer
 from server.edge.handlers import Handlers
 from server.edge.http import boundary
-from server.edge.searching import SearchDesk
+from server.edge.search.searches import Searches
 from server.edge.sockets import Sockets
 from streaming.limits import Limits
 from streaming.protocol.messages import EngineInfo, SpeakersInfo
@@ -30,9 +31,20 @@ class Door:
         self.sockets = sockets
 
 
+def searches_of(one: Node, limits: Limits) -> Searches:
+    """Without an index: whoever searches is answered by nobody."""
+    return Searches(
+        database=one.database, hub=one.hub, rooms=LogReader(one.database), index=cast(Any, None),
+        words=cast(Any, None), embedders=list, embedder=None, limits=limits,
+    )  # fmt: skip
+
+
 @asynccontextmanager
-async def open_door(one: Node, people: Mapping[str, Identity], limits: Limits, **places: Any) -> AsyncIterator[Door]:
-    """`people`: by token. `places`: options of `Admission`."""
+async def open_door(
+    one: Node, people: Mapping[str, Identity], limits: Limits, searches: Searches | None = None, **places: Any
+) -> AsyncIterator[Door]:
+    """`people`: by token. `searches`: with its HTTP doors. `places`: options of `Admission`."""
+    searches = searches or searches_of(one, limits)
 
     async def authenticate(token: str) -> Identity:
         if token not in people:
@@ -50,7 +62,7 @@ async def open_door(one: Node, people: Mapping[str, Identity], limits: Limits, *
 
     handlers = Handlers(
         authenticate=authenticate, database=one.database, hub=one.hub, desk=one.desk,
-        search=SearchDesk(cast(Any, None), limits), engine=engine, limits=limits,
+        searches=searches, engine=engine, limits=limits,
     )  # fmt: skip
     admission = Admission(limits, **places)
     sockets = Sockets(
@@ -66,6 +78,7 @@ async def open_door(one: Node, people: Mapping[str, Identity], limits: Limits, *
     app = web.Application(middlewares=[boundary])
     app.router.add_get("/v1/who", who)
     app.router.add_get("/healthz", well)
+    searches.doors(cast(Authenticator, authenticate)).attach(app)
     sockets.attach(app)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
@@ -75,4 +88,5 @@ async def open_door(one: Node, people: Mapping[str, Identity], limits: Limits, *
         yield Door(f"http://{host}:{port}", admission, sockets)
     finally:
         await sockets.close("draining", "The test ends.")
+        await searches.close()
         await runner.cleanup()

@@ -126,19 +126,28 @@ _given: set[int] = set()
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on and that was not given before."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """The same, one after the other."""
     start = int.from_bytes(os.urandom(4)) % len(PORTS)
     for step in range(len(PORTS)):
-        port = PORTS[(start + step) % len(PORTS)]
-        if port in _given:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
+        first = PORTS[(start + step) % len(PORTS)]
+        ports = list(range(first, first + count))
+        if _given.isdisjoint(ports) and all(map(_is_free, ports)):
+            _given.update(ports)
+            return ports
     raise AssertionError("no port is free")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def listens(port: int) -> bool:

@@ -11,6 +11,7 @@ from parlance_client.errors import (
     Disconnected,
     EventsLost,
     JournalError,
+    MatchesLost,
     ParlanceClientError,
     RecordingFailed,
     Superseded,
@@ -18,8 +19,26 @@ from parlance_client.errors import (
 )
 from parlance_client.events import EventStream
 from parlance_client.journal import Journal
-from parlance_client.model import Ack, Engine, Event, EventsPage, Hit, Joined, Ready, SearchResults, Tenant, User
+from parlance_client.model import (
+    Ack,
+    Beside,
+    Engine,
+    Event,
+    EventsPage,
+    Hit,
+    Joined,
+    Match,
+    Ready,
+    SearchEntry,
+    SearchFilters,
+    SearchMode,
+    SearchOptions,
+    SearchResults,
+    Tenant,
+    User,
+)
 from parlance_client.recording import LiveStream
+from parlance_client.searches import Subscription
 from parlance_client.states import StreamState
 from parlance_client.version import VERSION as __version__
 
@@ -27,6 +46,7 @@ __all__ = [
     "Ack",
     "AudioLost",
     "Backoff",
+    "Beside",
     "CallFailed",
     "CallTimeout",
     "Client",
@@ -43,11 +63,18 @@ __all__ = [
     "Journal",
     "JournalError",
     "LiveStream",
+    "Match",
+    "MatchesLost",
     "ParlanceClientError",
     "Ready",
     "RecordingFailed",
+    "SearchEntry",
+    "SearchFilters",
+    "SearchMode",
+    "SearchOptions",
     "SearchResults",
     "StreamState",
+    "Subscription",
     "Superseded",
     "Tenant",
     "TokenFailed",

@@ -4,16 +4,15 @@ Policy: after a lost connection it joins its rooms after the last number seen, a
 over. Events of a joined room reach the readers once each and in order; what cannot be had any more is an `EventsLost`,
 never a silence.
 
-Boundary: connecting is `connection`'s, numbers `rooms`', bytes `flow`'s. Invariant: leaving the client leaves no task
-behind.
+Boundary: connecting is `connection`'s, numbers `rooms`', bytes `flow`'s, queries and subscriptions are `searches`'.
+Invariant: leaving the client leaves no task behind.
 """
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import aiohttp
 import msgspec
@@ -26,21 +25,33 @@ from parlance_client.errors import (
     Disconnected,
     EventsLost,
     ParlanceClientError,
-    Superseded,
 )
 from parlance_client.events import EventStream
 from parlance_client.flow import Flow
 from parlance_client.link import CALL_TIMEOUT_S, Link
-from parlance_client.model import Ack, Event, EventsPage, Joined, Ready, SearchResults, StreamStarted
+from parlance_client.model import (
+    Ack,
+    Event,
+    EventsPage,
+    Joined,
+    Ready,
+    SearchEntry,
+    SearchFilters,
+    SearchMode,
+    SearchOptions,
+    SearchResults,
+    StreamStarted,
+)
 from parlance_client.recording import RETRY_MS, RING_BYTES, LiveStream
 from parlance_client.rooms import Cursor, Verdict
+from parlance_client.searches import Searches, Subscription
 from parlance_client.tokens import TokenSource
 from parlance_client.version import VERSION
 
 EVENTS_MAX = 4_096
 """Events that wait for one reader: at 50 a second, a reader may stall for more than a minute."""
-SEARCH_ANSWERS_MAX = 8
-"""A query is answered by two phases, a failure or a supersession."""
+MATCHES_MAX = 1_000
+"""Matches that wait for the reader of a subscription: 1 MB; what is beyond is asked for again."""
 SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_f32le": 4, "mulaw": 1}
 PCM_RATE, MULAW_RATE = 16_000, 8_000
 """Hz, where the caller names none."""
@@ -81,7 +92,7 @@ class Client:
         self._rooms: dict[str, Cursor] = {}
         self._behind: dict[str, None] = {}
         self._streams: dict[str, LiveStream] = {}
-        self._searches: dict[str, asyncio.Queue[SearchResults | ParlanceClientError]] = {}
+        self._searches = Searches(self._connection, call_timeout_s, self._spawn)
         self._readers: set[EventStream] = set()
 
     @property
@@ -213,40 +224,55 @@ class Client:
         self._spawn(stream.run(), f"stream {stream.recording_id}").add_done_callback(lambda _: stream.on_closed())
         return stream
 
-    async def search(
+    def search(
+        self, text: str, *, cursor: str | None = None, **options: Unpack[SearchOptions]
+    ) -> AsyncIterator[SearchResults]:
+        """The phases of a query's answer, "full" last. Leaving early cancels the query. `cursor`: `next_cursor` of the
+        page before, with the same text and options.
+
+        Raises as `call`; `CallFailed` for `search:failed`, `Superseded` when a newer query took the slot."""
+        return self._searches.query(text, cursor=cursor, **options)
+
+    def search_pages(self, text: str, **options: Unpack[SearchOptions]) -> AsyncIterator[SearchResults]:
+        """All pages of a query's answer, each as its last phase has it. Raises as `search`."""
+        return self._searches.pages(text, **options)
+
+    async def clicked(self, request_id: str, segment_id: str) -> None:
+        """Tell that somebody opened a hit of a query (`SearchResults.request_id`). Raises as `call`."""
+        await self.call("search:clicked", {"request_id": request_id, "segment_id": segment_id})
+
+    async def suggest(self, text: str, *, limit: int = 8) -> list[str]:
+        """What a query that begins so may become. Raises as `call`."""
+        reply = await self.call("search:suggest", {"text": text, "limit": limit})
+        return [str(suggestion) for suggestion in reply["suggestions"]]
+
+    async def search_history(self, *, limit: int = 20) -> list[SearchEntry]:
+        """One's own queries, the newest first. Raises as `call`."""
+        reply = await self.call("search:history", {"limit": limit})
+        return msgspec.convert(reply["entries"], list[SearchEntry])
+
+    async def clear_search_history(self) -> None:
+        """Forget all of one's own queries. Raises as `call`."""
+        await self.call("search:history", {"clear": True})
+
+    def subscribe(
         self,
         text: str,
         *,
-        mode: str = "hybrid",
-        filters: dict[str, Any] | None = None,
-        sort: str = "relevance",
-        limit: int = 20,
-        slot: str = "default",
-        cursor: str | None = None,
-    ) -> AsyncIterator[SearchResults]:
-        """The phases of a query's answer, "full" last. Leaving early cancels the query.
+        mode: SearchMode = "hybrid",
+        filters: SearchFilters | None = None,
+        min_score: float | None = None,
+        after: str | None = None,
+        matches_max: int = MATCHES_MAX,
+    ) -> Subscription:
+        """What matches a query as it is said: `async with client.subscribe("budget") as matches: async for match in
+        matches`. `after`: a cursor of an earlier subscription to the same; without one it begins when it is entered.
+        Each match comes once, over lost connections too. `min_score`: the least cosine of a match by meaning;
+        `matches_max`: so many wait here, and what is beyond them waits in the server's log.
 
-        Raises as `call`; `CallFailed` for `search:failed`, `Superseded` when a newer query took the slot."""
-        request_id = uuid.uuid4().hex
-        answers: asyncio.Queue[SearchResults | ParlanceClientError] = asyncio.Queue(SEARCH_ANSWERS_MAX)
-        query = {"request_id": request_id, "text": text, "mode": mode, "sort": sort, "limit": limit, "slot": slot}
-        query |= {key: value for key, value in (("filters", filters), ("cursor", cursor)) if value is not None}
-        link = self._connection.now()
-        self._searches[request_id] = answers
-        open_ = True
-        try:
-            await link.call("search:query", query, timeout_s=self._call_timeout_s)
-            while open_:
-                answer = await answers.get()
-                open_ = isinstance(answer, SearchResults) and answer.phase != "full"
-                if not isinstance(answer, SearchResults):
-                    raise answer
-                yield answer
-        finally:
-            del self._searches[request_id]
-            if open_:
-                with suppress(Disconnected):
-                    await link.emit("search:cancel", {"request_id": request_id})
+        Entering and iterating raise `MatchesLost`, a `CallFailed` that is not retryable, or why the client ended."""
+        wanted = {"text": text, "mode": mode, "filters": filters, "min_score": min_score}
+        return self._searches.subscribe(wanted, after, matches_max)
 
     # --- as the streams' host -------------------------------------------------------------------------------------
     def move(self, after_ms: int) -> None:
@@ -275,8 +301,8 @@ class Client:
                 stream.on_ack(msgspec.convert(body, Ack))
             case "voice:recording:error" if stream is not None:
                 stream.on_error(body)
-            case "search:results" | "search:failed" | "search:superseded":
-                self._answer(event)
+            case _ if name.startswith("search:"):
+                self._searches.on_event(event)
         for reader in tuple(self._readers):
             reader.offer(event)
 
@@ -296,24 +322,12 @@ class Client:
                 pass
         return False
 
-    def _answer(self, event: Event) -> None:
-        answers = self._searches.get(str(event.body.get("request_id")))
-        if answers is None or answers.full():
-            return
-        if event.name == "search:results":
-            answers.put_nowait(msgspec.convert(event.body, SearchResults))
-        elif event.name == "search:failed":
-            answers.put_nowait(CallFailed.from_wire(event.body.get("error") or {}))
-        else:
-            answers.put_nowait(Superseded("A newer query took this one's place."))
-
     def _connected(self) -> None:
         self._behind = dict.fromkeys(self._rooms)
+        self._searches.on_up()
 
     def _disconnected(self) -> None:
-        for answers in self._searches.values():
-            if not answers.full():
-                answers.put_nowait(Disconnected("The connection went away during the search."))
+        self._searches.on_down()
         for stream in tuple(self._streams.values()):
             stream.on_disconnected()
 
@@ -370,7 +384,7 @@ class Client:
             reader.fail(error)
 
     # --- end ------------------------------------------------------------------------------------------------------
-    def _spawn(self, work: Any, name: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._group.create_task(work, name=f"parlance client/{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -381,6 +395,7 @@ class Client:
         self._connection.end(error)
         for reader in tuple(self._readers):
             reader.close(error)
+        self._searches.close(error)
         if error is None:
             for task in self._tasks:
                 task.cancel()

@@ -10,6 +10,7 @@ ParlanceClientError
 │   └── RecordingFailed  a fatal `voice:recording:error`, or a stream that could not be resumed
 ├── Superseded        a newer query in the same slot took this one's place
 ├── EventsLost        events were dropped or skipped; `room` is None when the reader itself was too slow
+├── MatchesLost       what a subscription should have been told is gone; `after` is the cursor that it asked after
 ├── AudioLost         the server goes on where this client cannot; `start` to `end` are the bytes that are missing
 └── JournalError      a bot's journal is in use, damaged, or was given a record that does not follow
 """
@@ -112,6 +113,15 @@ class EventsLost(ParlanceClientError):
         super().__init__(message)
         self.room = room
         self.first_seq = first_seq
+
+
+class MatchesLost(ParlanceClientError):
+    """The server keeps events for a limited time, and what lies after the cursor `after` is not whole any more. A
+    subscription without a cursor begins anew with what is said from then on."""
+
+    def __init__(self, message: str, *, after: str | None = None) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class AudioLost(ParlanceClientError):

@@ -1,8 +1,10 @@
 """The values that the client hands out. Fields that a newer server adds are ignored."""
 
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import msgspec
+
+SearchMode = Literal["hybrid", "keyword", "semantic"]
 
 
 class User(msgspec.Struct, frozen=True):
@@ -95,8 +97,50 @@ class StreamStarted(msgspec.Struct, frozen=True):
     engine: Any = None
 
 
+SearchFilters = TypedDict(
+    "SearchFilters",
+    {
+        "recording_ids": list[str],
+        "speakers": list[str],
+        "languages": list[str],
+        "tags": list[str],
+        "from": int,
+        "to": int,
+    },
+    total=False,
+)
+"""All of these must hold; `from` and `to`: Unix milliseconds, what was said began in [from, to). `speakers`: labels, or
+names in any case."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """How to search. `sort`: "relevance" (the default) or "newest"; `limit`: hits of a page (20); `slot`: a newer query
+    in the same slot supersedes this one; `neighbours`: so many segments before and after each hit, 0 to 3; `group_by`:
+    "recording" gives the best hit of each."""
+
+    mode: SearchMode
+    filters: SearchFilters | None
+    sort: Literal["relevance", "newest"]
+    limit: int
+    slot: str
+    neighbours: int
+    group_by: Literal["recording"] | None
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """What was said just before or after a hit."""
+
+    segment_id: str
+    speaker: str | None
+    start_ms: int
+    end_ms: int
+    text: str
+
+
 class Hit(msgspec.Struct, frozen=True):
-    """`highlights`: [from, to) in Unicode code points of `text`."""
+    """`highlights`: [from, to) in Unicode code points of `text`; `rev`: the segment's revision, 0 from a server that
+    does not tell; `before`, `after`: neighbours in time, in order, where they were asked for; `more`: further hits in
+    this recording, when hits are grouped."""
 
     segment_id: str
     recording_id: str
@@ -107,10 +151,15 @@ class Hit(msgspec.Struct, frozen=True):
     text: str
     highlights: list[tuple[int, int]]
     score: float
+    rev: int = 0
+    before: list[Beside] = []
+    after: list[Beside] = []
+    more: int = 0
 
 
 class SearchResults(msgspec.Struct, frozen=True):
-    """One phase of a query's answer: "instant", then "full". `degraded`: text alone, no vectors."""
+    """One phase of a query's answer: "instant", then "full". `degraded`: text alone, no vectors; `corrections`: words
+    that nobody said, each with what was looked for as well."""
 
     request_id: str
     phase: str
@@ -118,3 +167,21 @@ class SearchResults(msgspec.Struct, frozen=True):
     took_ms: int
     next_cursor: str | None = None
     degraded: bool = False
+    corrections: list[tuple[str, str]] = []
+    loosened: bool = False
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A new or revised segment that a subscription matches. `cursor`: a subscription after it is told what follows;
+    `hit.score`: the cosine where its meaning matches, 1 where its words do."""
+
+    cursor: str
+    hit: Hit
+
+
+class SearchEntry(msgspec.Struct, frozen=True):
+    """A query of one's own. `at`: Unix milliseconds; `hits`: how many it found."""
+
+    text: str
+    at: int
+    hits: int

@@ -1,3 +1,3 @@
 """The client's version, as it tells servers; the same as in `pyproject.toml`."""
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"

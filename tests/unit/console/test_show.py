@@ -2,9 +2,11 @@
 
 import io
 import json
+import re
 
+import msgspec
 import pytest
-from parlance_client import CallFailed, ConnectFailed, ConnectRefused, Event, Hit
+from parlance_client import Beside, CallFailed, ConnectFailed, ConnectRefused, Event, Hit, Match
 from rich.console import Console
 
 from auth.errors import Unauthenticated
@@ -67,6 +69,44 @@ def test_hits_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["highlights"] == [[2, 5]]
 
 
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is written on a terminal."""
+    out = io.StringIO()
+    monkeypatch.setattr(show, "Console", lambda **_: Console(file=out, force_terminal=True, width=20, highlight=False))
+    return out
+
+
+def test_on_a_terminal_what_was_found_is_marked_and_what_is_beside_it_dimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = terminal(monkeypatch)
+    before, after = Beside("g0", "S1", 3_000, 4_000, "pick one"), Beside("g2", None, 7_000, 8_000, "thanks")
+    show.hits([msgspec.structs.replace(HIT, before=[before], after=[after], more=2)], as_json=False)
+    assert out.getvalue().splitlines() == [
+        "\x1b[1mTalk\x1b[0m  [00:05]  S2  (2 more)",
+        "\x1b[2m  [00:03] S1: pick one\x1b[0m",
+        "  a \x1b[1;33mred\x1b[0m apple",
+        "\x1b[2m  [00:07] thanks\x1b[0m",
+    ]
+
+
+def test_a_terminal_obeys_nobody_elses_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And marks stay where they are, whatever is taken out before them."""
+    out = terminal(monkeypatch)
+    beside = Beside("g0", "\x9bS", 0, 0, "\x1b[2J")
+    hit = Hit("g1", "r1", "\x1b]0;x\x07\r\n", "\x1b[1m", 5_000, 6_000, "\x07\ta red", [(4, 7)], 1.0, 1, [beside])
+    show.hits([hit], as_json=False)
+    lines = re.sub(r"\x1b\[(?:0|1|2|1;33)m", "", out.getvalue()).splitlines()
+    assert [line.isprintable() for line in lines] == [True] * 3
+    assert "\x1b[1;33mred\x1b[0m" in out.getvalue()
+
+
+def test_a_match_in_json_has_its_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    show.match(Match("17.2", HIT), as_json=True)
+    line = json.loads(capsys.readouterr().out)
+    assert (line["cursor"], line["text"], line["highlights"]) == ("17.2", "a red apple", [[2, 5]])
+    show.match(Match("17.2", HIT), as_json=False)
+    assert capsys.readouterr().out == "Talk  [00:05]  S2\n  a red apple\n"
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -86,6 +126,10 @@ def test_errors_are_one_sentence(error: Exception, status: int) -> None:
     assert explained is not None
     assert explained[1] == status
     assert "\n" not in explained[0]
+
+
+def test_a_reader_that_has_enough_is_no_error_to_tell_of() -> None:
+    assert explain(ExceptionGroup("g", [BrokenPipeError(32, "Broken pipe")])) == ("", FAILED)
 
 
 def test_a_defect_is_not_explained_away() -> None:

@@ -10,23 +10,25 @@ from hypothesis import strategies as st
 
 from search.model import Cursor, Filters, Mode, Position, Query, Sort
 from search.query import (
-    TEXT_WORDS_MAX,
     WORD_CHARS_MAX,
+    WordSpan,
     decode_cursor,
     encode_cursor,
-    folded_text,
     has_meaning,
     nfc,
     parse,
     query_key,
     quoted,
-    tsquery,
     words_of,
 )
 from streaming.errors import BadRequest
 from streaming.limits import LIMITS, Limits
 
 ANY = st.text(max_size=60)
+
+
+def folded(text: str) -> list[str]:
+    return [span.folded for span in words_of(nfc(text))]
 
 
 @pytest.mark.parametrize(
@@ -77,16 +79,18 @@ def test_words_past_the_limit_are_dropped_and_then_nothing_is_a_prefix() -> None
 
 def test_long_words_are_cut_alike_in_query_and_text() -> None:
     word = "a" * 500
-    assert parse(word).words == (folded_text(word),) == ("a" * WORD_CHARS_MAX,)
-
-
-def test_long_texts_are_cut() -> None:
-    assert len(folded_text("word " * (TEXT_WORDS_MAX + 5)).split(" ")) == TEXT_WORDS_MAX
+    assert list(parse(word).words) == folded(word) == ["a" * WORD_CHARS_MAX]
+    assert folded("é" * 500) == ["é" * WORD_CHARS_MAX]
 
 
 @pytest.mark.parametrize(("asked", "given_"), [(-5, 1), (0, 1), (20, 20), (10**9, LIMITS.search_hits_max)])
 def test_the_limit_is_clamped(asked: int, given_: int) -> None:
     assert parse("tea", limit=asked).limit == given_
+
+
+@pytest.mark.parametrize(("asked", "given_"), [(-1, 0), (2, 2), (99, LIMITS.search_neighbours_max)])
+def test_neighbours_are_clamped(asked: int, given_: int) -> None:
+    assert parse("tea", around=asked).around == given_
 
 
 @given(ANY)
@@ -106,17 +110,19 @@ def test_spans_are_in_order_and_within_the_text(text: str) -> None:
         end = span.end
 
 
+@given(st.text(st.sampled_from("aZ0'- _\n") | st.characters(codec="ascii"), max_size=30))
+def test_ascii_text_is_taken_apart_like_any_other(text: str) -> None:
+    """A letter of another script behind it, and it is read character by character."""
+    *spans, last = words_of(f"{text} é")
+    assert words_of(text) == spans
+    assert last == WordSpan("é", len(text) + 1, len(text) + 2)
+
+
 @given(ANY)
 def test_a_text_is_found_by_itself(text: str) -> None:
     """Query and index fold alike: the tokens of a query are those of the text."""
     query = parse(text)
-    assert " ".join(query.words).split() == folded_text(nfc(text)).split()[: LIMITS.query_words_max]
-
-
-def test_the_tsquery_of_a_query() -> None:
-    assert tsquery(parse("")) == ""
-    assert tsquery(parse("don't stop")) == "'don t' & 'stop':*"
-    assert tsquery(parse("stop ")) == "'stop'"
+    assert " ".join(query.words).split() == folded(text)[: LIMITS.query_words_max]
 
 
 @given(ANY)
@@ -168,7 +174,8 @@ def test_the_typed_text_is_kept_for_its_meaning() -> None:
 
 # --- cursors ------------------------------------------------------------------------------------------------------
 QUERY = parse("tea")
-CURSOR = Cursor(query_key(QUERY), Position(0.25, 1_700_000_000_000_000, "s1"), 1_700_000_000_000_001, None)
+LAST = Position(0.25, 1_700_000_000_000_000, "s1")
+CURSOR = Cursor(query_key(QUERY), LAST, 1_700_000_000_000_001, fused=True, corrected=1, shown=2**48 - 1)
 
 
 def test_a_cursor_survives_the_way_to_the_client_and_back() -> None:
@@ -190,13 +197,17 @@ def test_garbage_is_no_cursor(text: str) -> None:
     [
         [],
         {},
-        [1, [0.5, 1, "s"], 1],
-        [query_key(QUERY), [0.5, 1, "s"], 1, None, "more"],
-        [query_key(QUERY), [0.5, 1, ""], 1, None],
-        [query_key(QUERY), [0.5, 1, "a\x00b"], 1, None],
-        [query_key(QUERY), [0.5, 10**18, "s"], 1, None],
-        [query_key(QUERY), ["0.5", 1, "s"], 1, None],
-        [query_key(QUERY) ^ 1, [0.5, 1, "s"], 1, None],
+        [query_key(QUERY), [0.5, 1, "s"], 1],
+        [query_key(QUERY), [0.5, 1, "s"], 1, False, 0, 0, "more"],
+        [query_key(QUERY), [0.5, 1, ""], 1, False, 0, 0],
+        [query_key(QUERY), [0.5, 1, "a\x00b"], 1, False, 0, 0],
+        [query_key(QUERY), [0.5, 10**18, "s"], 1, False, 0, 0],
+        [query_key(QUERY), ["0.5", 1, "s"], 1, False, 0, 0],
+        [query_key(QUERY), [0.5, 1, "s"], 10**18, False, 0, 0],
+        [query_key(QUERY), [0.5, 1, "s"], 1, None, 0, 0],
+        [query_key(QUERY), [0.5, 1, "s"], 1, False, 4, 0],
+        [query_key(QUERY), [0.5, 1, "s"], 1, False, 0, -1],
+        [query_key(QUERY) ^ 1, [0.5, 1, "s"], 1, False, 0, 0],
     ],
 )
 def test_a_forged_cursor_is_refused(content: Any) -> None:
@@ -213,10 +224,11 @@ def test_a_forged_cursor_is_refused(content: Any) -> None:
         parse("tea", sort=Sort.NEWEST),
         parse("tea", mode=Mode.SEMANTIC),
         parse("tea", mode=Mode.KEYWORD),
+        parse("tea", grouped=True),
         parse("tea", filters=Filters(speakers=("S1",))),
     ],
 )
 def test_a_cursor_belongs_to_one_query(other: Query) -> None:
     with pytest.raises(BadRequest):
         decode_cursor(encode_cursor(CURSOR), other)
-    assert decode_cursor(encode_cursor(CURSOR), parse("TEA", limit=5)) == CURSOR
+    assert decode_cursor(encode_cursor(CURSOR), parse("TEA", limit=5, around=2)) == CURSOR

@@ -7,6 +7,8 @@ import pytest
 
 from server.config import Config, ConfigError, load
 from server.enrichment import WHY_NOT, Enrichment
+from server.indexing import Indexing, Silent
+from server.store.pool import Database
 from streaming.limits import LIMITS
 from tests.fakes.diariser import INFO
 
@@ -18,8 +20,10 @@ class Worker:
 
 
 def made(tmp_path: Path, **settings: str) -> Enrichment:
-    parts: Any = dict.fromkeys(("database", "index", "media", "playback", "hub"))
-    return Enrichment(Config(data_dir=tmp_path, **cast(Any, settings)), limits=LIMITS, **parts)
+    parts: Any = dict.fromkeys(("media", "playback", "hub"))
+    config, database = Config(data_dir=tmp_path, **cast(Any, settings)), Database()
+    indexing = Indexing(config, database, Silent(), LIMITS)
+    return Enrichment(config, database=database, indexing=indexing, limits=LIMITS, **parts)
 
 
 def test_who_switched_it_off_is_told_so(tmp_path: Path) -> None:

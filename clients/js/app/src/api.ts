@@ -43,6 +43,32 @@ export function readTranscript(token: string, recordingId: string): Promise<Tran
   return request(`/v1/recordings/${encodeURIComponent(recordingId)}/transcript.json`, { token });
 }
 
+/** Of one day (UTC): `clicked`: searches of which a place was opened. */
+export interface SearchDay {
+  day: string;
+  searches: number;
+  without_hits: number;
+  clicked: number;
+}
+
+export interface SearchCount {
+  text: string;
+  searches: number;
+  without_hits: number;
+  clicks: number;
+}
+
+export interface SearchAnalytics {
+  days: SearchDay[];
+  top: SearchCount[];
+  without_hits: SearchCount[];
+}
+
+/** For owners and admins. */
+export function readAnalytics(token: string, days: number): Promise<SearchAnalytics> {
+  return request(`/v1/search/analytics?days=${days}`, { token });
+}
+
 export interface Ticket {
   ticket: string;
   /** Unix seconds. */

@@ -9,6 +9,7 @@ import "./styles/record.css";
 import "./styles/captions.css";
 import "./styles/player.css";
 import "./styles/library.css";
+import "./styles/alerts.css";
 
 applyTheme();
 createRoot(document.getElementById("root")!).render(<App beginning={beginSession()} />);

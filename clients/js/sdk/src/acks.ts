@@ -30,11 +30,36 @@ export interface RefreshAck {
   expires_at: number;
 }
 
+export interface SuggestAck {
+  suggestions: string[];
+}
+
+/** A search of one's own. `at`: Unix milliseconds. */
+export interface PastSearch {
+  text: string;
+  at: number;
+  hits: number;
+}
+
+export interface HistoryAck {
+  /** What was searched for, the newest first, each once. */
+  queries: string[];
+  entries: PastSearch[];
+}
+
+/** `cursor`: where the index's feed stood. */
+export interface SubscribeAck {
+  cursor: string;
+}
+
 interface AckBodies {
   "auth:refresh": RefreshAck;
   "room:join": JoinAck;
   "events:read": EventsReadAck;
   "voice:recording:start": StartAck;
+  "search:suggest": SuggestAck;
+  "search:history": HistoryAck;
+  "search:subscribe": SubscribeAck;
 }
 
 /** Events that are answered; the high-rate audio events are not. */

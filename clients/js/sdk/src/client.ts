@@ -1,5 +1,6 @@
 /**
- * The client of a Parlance server: typed events, calls, rooms that survive reconnects, search, recording.
+ * The client of a Parlance server: typed events, calls, rooms and subscriptions that survive reconnects, search,
+ * recording.
  *
  * Policy: rooms join again by themselves, each after the last event that was delivered; what cannot be had any more is
  * told (`room:reset`, `room:lost`), never a silence.
@@ -7,16 +8,17 @@
  * Boundary: connecting is `connection.ts`'s.
  */
 
-import type { AckOf, AcknowledgedEvent, EventsReadAck, JoinAck } from "./acks.js";
+import type { AckOf, AcknowledgedEvent, EventsReadAck, HistoryAck, JoinAck } from "./acks.js";
 import { Connection, type ConnectOptions } from "./connection.js";
 import { Emitter, type Unsubscribe } from "./emitter.js";
 import { asParlanceError, ParlanceError } from "./errors.js";
 import type { ConnectionState, Link } from "./link.js";
-import type { ClientEvents, Logged, Ready, SearchResults, ServerEvents, ServerStatus } from "./protocol.js";
+import type { ClientEvents, Logged, Ready, SearchMatch, SearchResults, ServerEvents, ServerStatus } from "./protocol.js";
 import { LiveRecording, type RecordingOptions } from "./recording.js";
 import { RoomLog } from "./rooms.js";
 import { SearchSlots, type Search, type SearchOptions } from "./search.js";
 import type { AudioSource } from "./source.js";
+import { Subscriptions, type SubscribeOptions, type Subscription } from "./subscriptions.js";
 
 interface LocalEvents {
   "client:state": ConnectionState;
@@ -45,6 +47,10 @@ export class Parlance {
   readonly #rejoining = new Set<string>();
   readonly #searches = new SearchSlots();
   #searchCount = 0;
+  readonly #subscriptions = new Subscriptions({
+    isLive: () => this.state === "live",
+    call: (event, body, onAck) => this.#call(event, body, onAck),
+  });
   readonly #firstReady: Promise<Ready>;
   #settleReady: { resolve(ready: Ready): void; reject(error: ParlanceError): void } | null = null;
   #info: Ready | null = null;
@@ -141,19 +147,65 @@ export class Parlance {
   // --- search -------------------------------------------------------------------------------------------------------
 
   /** Search; a newer search in the same `slot` supersedes this one. */
-  search(text: string, { onResults, ...options }: SearchOptions = {}): Search {
+  search(text: string, options: SearchOptions = {}): Search {
+    return this.#search(text, options, null);
+  }
+
+  #search(text: string, asked: SearchOptions, cursor: string | null): Search {
+    const { onResults, ...options } = asked;
     this.#searchCount += 1;
     const requestId = `q${this.#searchCount}`;
-    const done = this.#searches.open(requestId, options.slot ?? "default", onResults);
+    let after: string | null = null;
+    const done = this.#searches.open(requestId, options.slot ?? "default", (results) => {
+      after = results.next_cursor ?? null;
+      onResults?.(results);
+    });
     done.catch(() => undefined); // A reader of `onResults` need not await `done`.
-    this.call("search:query", { request_id: requestId, text, ...options }).catch((thrown: unknown) => {
+    const body = { request_id: requestId, text, ...options, ...(cursor === null ? {} : { cursor }) };
+    this.call("search:query", body).catch((thrown: unknown) => {
       this.#searches.fail(requestId, asParlanceError(thrown));
     });
-    const cancel = (): void => {
-      if (!this.#searches.end(requestId, "cancelled")) return;
-      this.call("search:cancel", { request_id: requestId }).catch(() => undefined);
+    return {
+      requestId,
+      done,
+      get hasNext() {
+        return after !== null;
+      },
+      next: (told) => (after === null ? null : this.#search(text, told ? { ...asked, onResults: told } : asked, after)),
+      cancel: () => {
+        if (!this.#searches.end(requestId, "cancelled")) return;
+        this.call("search:cancel", { request_id: requestId }).catch(() => undefined);
+      },
     };
-    return { requestId, done, cancel };
+  }
+
+  /** What `text` may become: own searches first, then words that were said. Throws ParlanceError. */
+  async suggest(text: string, limit?: number): Promise<string[]> {
+    const body = limit === undefined ? { text } : { text, limit };
+    return (await this.call("search:suggest", body)).suggestions;
+  }
+
+  /** One's own searches, the newest first. Throws ParlanceError. */
+  searchHistory(limit?: number): Promise<HistoryAck> {
+    return this.call("search:history", limit === undefined ? {} : { limit });
+  }
+
+  /** Forget all of one's own searches. Throws ParlanceError. */
+  async clearSearchHistory(): Promise<void> {
+    await this.call("search:history", { clear: true });
+  }
+
+  /** Tell that somebody opened a hit of a search that this connection was answered. Throws ParlanceError. */
+  async clicked(requestId: string, segmentId: string): Promise<void> {
+    await this.call("search:clicked", { request_id: requestId, segment_id: segmentId });
+  }
+
+  /**
+   * Be told when something is said that matches, until `end()`, also across reconnects. With `after` (a `cursor` that
+   * was kept) what was said since is told first.
+   */
+  subscribe(text: string, options: SubscribeOptions = {}): Subscription {
+    return this.#subscriptions.open(text, options);
   }
 
   // --- recording ----------------------------------------------------------------------------------------------------
@@ -202,6 +254,14 @@ export class Parlance {
         this.#searches.fail(failed.request_id, ParlanceError.fromWire(failed.error));
         break;
       }
+      case "search:match":
+        if (!this.#subscriptions.match(body as SearchMatch)) return;
+        break;
+      case "search:unsubscribed": {
+        const { subscription_id, error } = body as ServerEvents["search:unsubscribed"];
+        this.#subscriptions.unsubscribed(subscription_id, ParlanceError.fromWire(error));
+        break;
+      }
     }
     // Events of later protocol versions find no listener and are ignored.
     this.#emitter.emit(event as keyof ParlanceEvents, body as never);
@@ -224,6 +284,7 @@ export class Parlance {
     this.#settleReady?.resolve(ready);
     this.#settleReady = null;
     for (const room of this.#rooms.rooms) void this.#rejoin(room);
+    this.#subscriptions.greeted();
   }
 
   /** Join again after the last delivered event: after a reconnect, or because one is missing. */
@@ -277,6 +338,7 @@ export class Parlance {
   #closed(reason: ParlanceError | null): void {
     this.#settleReady?.reject(reason ?? new ParlanceError("closed", "The connection was closed."));
     this.#settleReady = null;
+    this.#subscriptions.closed(reason ?? new ParlanceError("closed", "The connection was closed."));
     if (reason) this.#emitter.emit("client:refused", reason);
   }
 }

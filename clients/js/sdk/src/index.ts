@@ -3,7 +3,7 @@
 export { BACKOFF, type Backoff } from "./backoff.js";
 export { connect, Parlance, type ParlanceEvents } from "./client.js";
 export { VERSION, type ConnectOptions } from "./connection.js";
-export type { AckOf, AcknowledgedEvent, EventsReadAck, JoinAck, StartAck } from "./acks.js";
+export type { AckOf, AcknowledgedEvent, EventsReadAck, HistoryAck, JoinAck, PastSearch, StartAck } from "./acks.js";
 export {
   captionsOf,
   NO_CAPTIONS,
@@ -39,4 +39,5 @@ export type { ConnectionState } from "./link.js";
 export { opusContainer } from "./opus.js";
 export { People, type EnrolledVoice, type SegmentHistory, type SegmentVersion, type Speaker } from "./people.js";
 export type { AudioSource, SourceEvents, SourceFormat } from "./source.js";
+export type { SubscribeOptions, Subscription } from "./subscriptions.js";
 export { highlightRuns, type Run } from "./text.js";

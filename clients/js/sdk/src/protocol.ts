@@ -167,8 +167,23 @@ export interface RoomTruncated {
   first_seq: number;
 }
 
+/** What was said just before or after a hit. */
+export interface SearchBeside {
+  segment_id: string;
+  speaker: string | null;
+  start_ms: number;
+  end_ms: number;
+  text: string;
+}
+
 export interface SearchCancel {
   request_id: string;
+}
+
+/** Somebody opened a hit of a query that this connection was answered. */
+export interface SearchClicked {
+  request_id: string;
+  segment_id: string;
 }
 
 export interface SearchFailed {
@@ -186,7 +201,18 @@ export interface SearchFilters {
   to?: number | null;
 }
 
-/** `highlights`: [from, to) in Unicode code points of `text`. */
+/** `clear`: forget all of it; then the answer is empty. */
+export interface SearchHistory {
+  /** Default: 20. */
+  limit?: number;
+  /** Default: false. */
+  clear?: boolean;
+}
+
+/**
+ * `highlights`: [from, to) in Unicode code points of `text`; `before`, `after`: neighbours in order, when they were
+ * asked for; `more`: further hits in this recording, when hits are grouped.
+ */
 export interface SearchHit {
   segment_id: string;
   recording_id: string;
@@ -194,11 +220,29 @@ export interface SearchHit {
   speaker: string | null;
   start_ms: number;
   end_ms: number;
+  rev: number;
   text: string;
   highlights: [number, number][];
   score: number;
+  before?: SearchBeside[];
+  after?: SearchBeside[];
+  more?: number;
 }
 
+/**
+ * A new or revised segment that a subscription matches (feature "subscriptions"). `hit.score`: the cosine where its
+ * meaning matches, 1 where its words do.
+ */
+export interface SearchMatch {
+  subscription_id: string;
+  cursor: string;
+  hit: SearchHit;
+}
+
+/**
+ * `neighbours`: so many segments before and after each hit; `group_by`: the best hit of each recording, with how many
+ * `more` there are (feature "search_context").
+ */
 export interface SearchQuery {
   request_id: string;
   text: string;
@@ -212,8 +256,15 @@ export interface SearchQuery {
   /** Default: 20. */
   limit?: number;
   cursor?: string | null;
+  /** Default: 0. */
+  neighbours?: number;
+  group_by?: "recording" | null;
 }
 
+/**
+ * `corrections`: words that nobody said, each with what was looked for as well; `loosened`: no segment has all of the
+ * words, these have some.
+ */
 export interface SearchResults {
   request_id: string;
   phase: "full" | "instant";
@@ -221,10 +272,42 @@ export interface SearchResults {
   took_ms: number;
   next_cursor?: string;
   degraded?: boolean;
+  corrections?: [string, string][];
+  loosened?: boolean;
+}
+
+/**
+ * `min_score`: the least cosine of a match by meaning; `after`: the `cursor` of the last match that was seen, or of an
+ * earlier acknowledgement.
+ */
+export interface SearchSubscribe {
+  subscription_id: string;
+  text: string;
+  /** Default: "hybrid". */
+  mode?: "hybrid" | "keyword" | "semantic";
+  filters?: SearchFilters | null;
+  min_score?: number | null;
+  after?: string | null;
+}
+
+export interface SearchSuggest {
+  text: string;
+  /** Default: 8. */
+  limit?: number;
 }
 
 export interface SearchSuperseded {
   request_id: string;
+}
+
+export interface SearchUnsubscribe {
+  subscription_id: string;
+}
+
+/** The server ended a subscription: what it should have been told is gone, or could not be read. */
+export interface SearchUnsubscribed {
+  subscription_id: string;
+  error: WireError;
 }
 
 export interface ServerClosing {
@@ -384,6 +467,11 @@ export interface ClientEvents {
   "voice:recording:stop": RecordingStop;
   "search:query": SearchQuery;
   "search:cancel": SearchCancel;
+  "search:clicked": SearchClicked;
+  "search:suggest": SearchSuggest;
+  "search:history": SearchHistory;
+  "search:subscribe": SearchSubscribe;
+  "search:unsubscribe": SearchUnsubscribe;
 }
 
 /** What the server sends, as it arrives. */
@@ -407,6 +495,8 @@ export interface ServerEvents {
   "search:results": SearchResults;
   "search:failed": SearchFailed;
   "search:superseded": SearchSuperseded;
+  "search:match": SearchMatch;
+  "search:unsubscribed": SearchUnsubscribed;
 }
 
 /** Client events without an acknowledgement. */

@@ -1,7 +1,8 @@
 /**
  * Search as you type: in one slot a newer query supersedes the older ones.
  *
- * Policy: superseding happens here at once, without waiting for the server, so that no late result is shown.
+ * Policy: superseding happens here at once, without waiting for the server, so that no late result is shown; the next
+ * page is a query of the same slot, and the cursor between pages is nobody else's matter.
  * Pure bookkeeping; `client.ts` sends. Invariant: after a query was superseded, cancelled or failed, nothing of it is
  * delivered.
  */
@@ -9,7 +10,11 @@
 import { ParlanceError } from "./errors.js";
 import type { SearchQuery, SearchResults } from "./protocol.js";
 
-export interface SearchOptions extends Omit<SearchQuery, "request_id" | "text"> {
+/**
+ * `neighbours`: so many segments before and after each hit (at most 3); `group_by`: only the best hit of each recording,
+ * with how many `more` there are; `filters.speakers`: labels or names.
+ */
+export interface SearchOptions extends Omit<SearchQuery, "request_id" | "text" | "cursor"> {
   /** Called for the instant results and then for the full ones. */
   onResults?: (results: SearchResults) => void;
 }
@@ -21,6 +26,13 @@ export interface Search {
   readonly requestId: string;
   /** Settles after the full results; rejects with ParlanceError. */
   readonly done: Promise<SearchOutcome>;
+  /** Whether the newest results say that there is another page. */
+  readonly hasNext: boolean;
+  /**
+   * Ask for the page after the newest results, with the same options and in the same slot; null where there is none.
+   * Results go to `onResults`, or to where this page's went.
+   */
+  next(onResults?: (results: SearchResults) => void): Search | null;
   cancel(): void;
 }
 

@@ -53,7 +53,7 @@ def test_garbage_is_a_bad_request(event: str, payload: object) -> None:
 def test_a_right_object_with_one_wrong_field_is_a_bad_request_or_taken(event: str, data: st.DataObject) -> None:
     right: dict[str, Any] = {
         "token": "t", "room": "recording:x", "after_seq": 0, "encoding": "pcm_s16le", "stream_id": "s", "offset": 0,
-        "audio": b"\0\0", "marker": "m", "request_id": "q", "text": "hello",
+        "audio": b"\0\0", "marker": "m", "request_id": "q", "text": "hello", "segment_id": "s", "subscription_id": "x",
     }  # fmt: skip
     fields = CLIENT_EVENTS[event].__struct_encode_fields__
     payload = {name: value for name, value in right.items() if name in fields}

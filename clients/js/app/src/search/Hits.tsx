@@ -1,23 +1,23 @@
-/** What was found. Each hit opens its place in the recording, or is played right here. */
+/** What was found. Each hit opens its place in the recording, is played right here, or shows what was said around it. */
 
-import { highlightRuns, type Recording, type SearchHit } from "@parlance/client";
+import { asParlanceError, type Search, type SearchHit } from "@parlance/client";
+import { useEffect, useRef, useState } from "react";
 import { Button } from "react-aria-components";
 import type { Library } from "../library/recordings.js";
-import type { Track } from "../player/player.js";
-import { usePlace, usePlayer, usePlayerState } from "../player/usePlayer.js";
-import { clock } from "../shell/format.js";
-import { hrefOf } from "../shell/route.js";
-import { PauseIcon, PlayIcon } from "../ui/icons.js";
+import { EVERYTHING, narrowed, respelled } from "./asking.js";
+import { Hit, type Called } from "./Hit.js";
+import { withPage } from "./hits.js";
 import type { SearchView } from "./useSearch.js";
 
 interface Props {
   search: SearchView;
   library: Library;
+  called: Called;
   isConnected: boolean;
 }
 
-export function Hits({ search, library, isConnected }: Props) {
-  const { hits, answered, error, degraded, hold } = search;
+export function Hits({ search, library, called, isConnected }: Props) {
+  const { hits, error, hold, hasMore, isWaiting, more } = search;
   if (error !== null) {
     return (
       <p className="error" role="alert">
@@ -27,13 +27,12 @@ export function Hits({ search, library, isConnected }: Props) {
   }
   if (!isConnected && hits === null) return <p className="hint">Search works again when the connection is back.</p>;
   if (hits === null) return <p className="hint">Searching…</p>;
-  const recordings = new Map(library.recordings.map((recording) => [recording.id, recording]));
+  const isWithin = search.wanted.inRecording && search.recordingId !== null;
   return (
     <>
-      <p className="hint found">
-        <span role="status">{foundWords(hits.length, answered)}</span>
-        {degraded && <span title="Search by meaning is not there now; places with your words are found.">by words only</span>}
-      </p>
+      <Corrections search={search} />
+      <Loosened search={search} />
+      {hits.length === 0 && <Nothing search={search} />}
       <ul
         className="list"
         aria-label="Places"
@@ -44,55 +43,103 @@ export function Hits({ search, library, isConnected }: Props) {
       >
         {hits.map((hit) => (
           <li key={hit.segment_id} className="hit">
-            <PlayHit hit={hit} recording={recordings.get(hit.recording_id) ?? null} />
-            <Quote hit={hit} />
+            <Hit hit={hit} search={search} library={library} called={called} isWithin={isWithin} />
+            {(hit.more ?? 0) > 0 && <Further hit={hit} search={search} library={library} called={called} />}
           </li>
         ))}
       </ul>
+      {hasMore && (
+        <Button className="button quiet more" isDisabled={isWaiting} onPress={more}>
+          Show more
+        </Button>
+      )}
     </>
   );
 }
 
-function foundWords(count: number, query: string): string {
-  if (count === 0) return `Nothing found for “${query}”.`;
-  return `${count} ${count === 1 ? "place" : "places"}`;
+function Loosened({ search: { loosened } }: { search: SearchView }) {
+  return loosened ? <p className="hint">No place has all of these words; these have some.</p> : null;
 }
 
-function PlayHit({ hit, recording }: { hit: SearchHit; recording: Recording | null }) {
-  const player = usePlayer();
-  const { isPlaying, isWaiting } = usePlayerState();
-  const isHere = usePlace(hit.recording_id, (ms) => (ms >= hit.start_ms && ms < hit.end_ms ? 1 : 0)) === 1;
-  const isActive = isHere && (isPlaying || isWaiting);
-  const track: Track = {
-    recordingId: hit.recording_id,
-    title: hit.title,
-    lengthMs: Math.max(recording?.duration_ms ?? 0, hit.end_ms),
-    isLive: recording?.state === "live",
-  };
+function Corrections({ search: { corrections, text, setText } }: { search: SearchView }) {
+  if (corrections.length === 0) return null;
   return (
-    <Button
-      className="button icon play-hit"
-      aria-label={isActive ? "Pause" : `Play from ${clock(hit.start_ms)}`}
-      onPress={() => (isActive ? player.pause() : player.play(track, hit.start_ms))}
-    >
-      {isActive ? <PauseIcon /> : <PlayIcon />}
-    </Button>
+    <p className="hint corrections">
+      Also looked for:{" "}
+      {corrections.map(([typed, used]) => (
+        <Button key={typed + used} className="link" onPress={() => setText(respelled(text, typed, used))}>
+          {used}
+        </Button>
+      ))}
+    </p>
   );
 }
 
-function Quote({ hit }: { hit: SearchHit }) {
+function Nothing({ search: { answered, wanted, recordingId, change } }: { search: SearchView }) {
+  const isNarrowed = narrowed(wanted, recordingId !== null).length > 0;
+  const hint = answered.includes(" ") ? "Try fewer words." : "Try another word for it.";
   return (
-    <a className="item" href={hrefOf(hit.recording_id, { segmentId: hit.segment_id })}>
-      <span className="facts">
-        <span className="item-title">{hit.title || "Untitled recording"}</span>
-        <span>{clock(hit.start_ms)}</span>
-        {hit.speaker !== null && <span>{hit.speaker}</span>}
-      </span>
-      <span className="quote">
-        {highlightRuns(hit.text, hit.highlights).map((run, at) =>
-          run.marked ? <mark key={at}>{run.text}</mark> : <span key={at}>{run.text}</span>,
-        )}
-      </span>
-    </a>
+    <div className="nothing">
+      <p role="status">
+        Nothing found for “{answered}”{isNarrowed && " with these filters"}. {isNarrowed ? "" : hint}
+      </p>
+      {isNarrowed && (
+        <Button className="button" onPress={() => change({ ...EVERYTHING, order: wanted.order, isGrouped: wanted.isGrouped })}>
+          Search everywhere
+        </Button>
+      )}
+    </div>
+  );
+}
+
+/** The other hits of a recording that is shown with its best one. */
+function Further({ hit, search, library, called }: Omit<Props, "isConnected"> & { hit: SearchHit }) {
+  const [found, setFound] = useState<{ hits: SearchHit[]; hasMore: boolean } | null>(null);
+  const [isOpen, setOpen] = useState(false);
+  const [error, setError] = useState<string | null>(null);
+  const latest = useRef<Search | null>(null);
+  const { within } = search;
+  const { recording_id } = hit;
+  useEffect(() => {
+    if (!isOpen) return;
+    const asked = within(recording_id, ({ hits, next_cursor }) => setFound({ hits, hasMore: next_cursor !== undefined }));
+    watch(asked);
+    return () => asked.cancel();
+  }, [isOpen, within, recording_id]);
+
+  const watch = (asked: Search): void => {
+    latest.current = asked;
+    setError(null);
+    asked.done.catch((thrown: unknown) => setError(asParlanceError(thrown).message));
+  };
+  const more = (): void => {
+    const next = latest.current?.next(({ request_id, hits, next_cursor }) => {
+      search.note(request_id, hits);
+      setFound((shown) => ({ hits: withPage(shown?.hits ?? [], hits), hasMore: next_cursor !== undefined }));
+    });
+    if (next) watch(next);
+  };
+  const others = found?.hits.filter(({ segment_id }) => segment_id !== hit.segment_id) ?? [];
+  return (
+    <div className="further">
+      <Button className="chip" aria-expanded={isOpen} onPress={() => setOpen(!isOpen)}>
+        {hit.more} more here
+      </Button>
+      {isOpen && error !== null && <p className="error">{error}</p>}
+      {isOpen && (
+        <ul className="list" aria-label={`More places in ${hit.title || "Untitled recording"}`}>
+          {others.map((other) => (
+            <li key={other.segment_id} className="hit">
+              <Hit hit={other} search={search} library={library} called={called} isWithin />
+            </li>
+          ))}
+        </ul>
+      )}
+      {isOpen && found?.hasMore && (
+        <Button className="button quiet more" onPress={more}>
+          Show more
+        </Button>
+      )}
+    </div>
   );
 }

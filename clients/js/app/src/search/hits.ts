@@ -12,6 +12,16 @@ export function mergeHits(shown: readonly SearchHit[] | null, incoming: readonly
   if (!shown || !isHeld) return [...incoming];
   const fresh = new Map(incoming.map((hit) => [hit.segment_id, hit]));
   const kept = shown.flatMap(({ segment_id }) => fresh.get(segment_id) ?? []);
-  const known = new Set(kept.map(({ segment_id }) => segment_id));
-  return [...kept, ...incoming.filter(({ segment_id }) => !known.has(segment_id))];
+  return withPage(kept, incoming);
+}
+
+/** The next page below; what is shown already keeps its place. */
+export function withPage(shown: readonly SearchHit[], page: readonly SearchHit[]): SearchHit[] {
+  const known = new Set(shown.map(({ segment_id }) => segment_id));
+  return [...shown, ...page.filter(({ segment_id }) => !known.has(segment_id))];
+}
+
+export function placesWords(count: number, hasMore: boolean, isGrouped: boolean): string {
+  const noun = isGrouped ? "recording" : "place";
+  return `${count}${hasMore ? "+" : ""} ${count === 1 ? noun : `${noun}s`}`;
 }

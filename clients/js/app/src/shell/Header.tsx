@@ -2,8 +2,12 @@
 
 import type { ConnectionState } from "@parlance/client";
 import { Button, Dialog, DialogTrigger, Menu, MenuItem, MenuTrigger, Popover } from "react-aria-components";
+import { AlertsButton } from "../alerts/AlertsButton.js";
+import type { AlertsView } from "../alerts/useAlerts.js";
 import type { Session } from "../api.js";
-import { Logo, PersonIcon, SunIcon } from "../ui/icons.js";
+import type { Library } from "../library/recordings.js";
+import type { Called } from "../search/Hit.js";
+import { Logo, PersonIcon, SearchIcon, SunIcon } from "../ui/icons.js";
 import { useTheme, type Theme } from "./theme.js";
 import type { Connection } from "./useConnection.js";
 
@@ -20,10 +24,18 @@ interface Props {
   isRecording: boolean;
   onSignOut: () => void;
   onHelp: () => void;
+  /** Null where the search is in sight on every screen. */
+  onSearch: (() => void) | null;
   onVoices: () => void;
+  /** Null where this person may not see it. */
+  onAnalytics: (() => void) | null;
+  /** Null where the server tells nothing. */
+  alerts: AlertsView | null;
+  library: Library;
+  called: Called;
 }
 
-export function Header({ connection, ...account }: Props) {
+export function Header({ connection, alerts, library, called, onSearch, ...account }: Props) {
   return (
     <header className="top">
       <a className="brand" href="#/">
@@ -31,6 +43,12 @@ export function Header({ connection, ...account }: Props) {
       </a>
       <ConnectionButton connection={connection} />
       <div className="top-end">
+        {onSearch && (
+          <Button className="button icon quiet phones" aria-label="Search" onPress={onSearch}>
+            <SearchIcon />
+          </Button>
+        )}
+        {alerts && <AlertsButton alerts={alerts} library={library} called={called} />}
         <ThemeMenu />
         <AccountMenu {...account} />
       </div>
@@ -127,7 +145,9 @@ function ThemeMenu() {
   );
 }
 
-function AccountMenu({ session, isRecording, onSignOut, onHelp, onVoices }: Omit<Props, "connection">) {
+type AccountProps = Omit<Props, "alerts" | "called" | "connection" | "library" | "onSearch">;
+
+function AccountMenu({ session, isRecording, onSignOut, onHelp, onVoices, onAnalytics }: AccountProps) {
   return (
     <MenuTrigger>
       <Button className="button quiet who" aria-label={`Account: ${session.user.name}`}>
@@ -138,6 +158,11 @@ function AccountMenu({ session, isRecording, onSignOut, onHelp, onVoices }: Omit
           <MenuItem id="voices" className="menu-item" onAction={onVoices}>
             Voices
           </MenuItem>
+          {onAnalytics && (
+            <MenuItem id="analytics" className="menu-item" onAction={onAnalytics}>
+              What people search
+            </MenuItem>
+          )}
           <MenuItem id="help" className="menu-item" onAction={onHelp}>
             Keyboard shortcuts
           </MenuItem>

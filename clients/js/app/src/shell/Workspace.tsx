@@ -1,10 +1,15 @@
 /** The signed-in page: what stands around the start screen and the recordings, and the keys. */
 
 import { People } from "@parlance/client";
-import { useRef, useState, type MouseEvent } from "react";
+import { useCallback, useEffect, useRef, useState, type MouseEvent } from "react";
+import { flushSync } from "react-dom";
 import { Button } from "react-aria-components";
+import type { Alert } from "../alerts/alerts.js";
+import { AlertToast } from "../alerts/AlertToast.js";
+import { useAlerts } from "../alerts/useAlerts.js";
 import type { Session } from "../api.js";
 import { RecordingView } from "../captions/RecordingView.js";
+import { AnalyticsDialog } from "../insight/AnalyticsDialog.js";
 import { Sidebar } from "../library/Sidebar.js";
 import { useLibrary } from "../library/useLibrary.js";
 import { MiniPlayer, STEP_MS } from "../player/PlayerBar.js";
@@ -15,6 +20,7 @@ import { RecordSetup } from "../record/RecordSetup.js";
 import { useRecorder, type Recorder } from "../record/useRecorder.js";
 import { useSearch } from "../search/useSearch.js";
 import type { Access } from "../signin/session.js";
+import { useNames } from "../speakers/useNames.js";
 import { VoicesDialog } from "../speakers/VoicesDialog.js";
 import { Ask } from "../ui/Ask.js";
 import { Header } from "./Header.js";
@@ -35,7 +41,7 @@ interface ConnectedProps {
   access: Access;
 }
 
-type Asking = "help" | "stop" | "voices" | null;
+type Asking = "analytics" | "help" | "stop" | "voices" | null;
 
 function Connected({ connection, session, access }: ConnectedProps) {
   const { client, state } = connection;
@@ -43,18 +49,27 @@ function Connected({ connection, session, access }: ConnectedProps) {
   const { recordingId } = route;
   const library = useLibrary(connection, session);
   const { recordings } = library.library;
-  const search = useSearch(client, state, recordings.some((recording) => recording.state === "live"));
+  const search = useSearch(client, state, recordings.some((recording) => recording.state === "live"), recordingId);
   const searchBox = useRef<HTMLInputElement>(null);
   const recorder = useRecorder(client);
   const [title, setTitle] = useState("");
   const [choices, setChoices] = useStored(CHOICES_KEY, FIRST_CHOICES);
+  /** On a phone: the search instead of the recording. */
+  const [isFinding, setFinding] = useState(false);
   const [asking, setAsking] = useState<Asking>(null);
   const player = usePlayer();
   const isRecording = recorder.state !== "idle";
   const token = useRef(session.token);
   token.current = session.token;
   const [people] = useState(() => new People(() => token.current));
-  const mayEdit = connection.info?.user.roles.some((role) => role !== "viewer") ?? false;
+  const tokenNow = useCallback(() => token.current, []);
+  const roles = connection.info?.user.roles ?? [];
+  const mayEdit = roles.some((role) => role !== "viewer");
+  const maySeeSearches = roles.includes("owner") || roles.includes("admin");
+  const names = useNames(client, people);
+  const alerts = useAlerts(client, session, connection.info?.features.includes("subscriptions") ?? false);
+  const { want } = names;
+  useEffect(() => want((alerts?.alerts ?? []).flatMap(namesIn)), [want, alerts?.alerts]);
 
   const start = (file?: File): void => {
     void recorder.start(title, choices, file).then((begun) => {
@@ -64,8 +79,13 @@ function Connected({ connection, session, access }: ConnectedProps) {
     });
   };
 
+  const find = (): void => {
+    flushSync(() => setFinding(true)); // What is not shown cannot have the focus.
+    searchBox.current?.focus();
+  };
+
   const commands: Record<Command, () => void> = {
-    search: () => searchBox.current?.focus(),
+    search: find,
     help: () => setAsking("help"),
     play: () => player.toggle(),
     back: () => player.seek(player.positionMs - STEP_MS),
@@ -81,6 +101,7 @@ function Connected({ connection, session, access }: ConnectedProps) {
     <div
       className="workspace"
       data-view={recordingId === null ? "start" : "recording"}
+      data-finding={isFinding || undefined}
       data-searching={search.text.trim() === "" ? undefined : true}
     >
       <a className="skip" href="#stage" onClick={skipTo}>
@@ -92,10 +113,24 @@ function Connected({ connection, session, access }: ConnectedProps) {
         isRecording={isRecording}
         onSignOut={access.signOut}
         onHelp={() => setAsking("help")}
+        onSearch={recordingId === null ? null : () => (isFinding ? setFinding(false) : find())}
         onVoices={() => setAsking("voices")}
+        onAnalytics={maySeeSearches ? () => setAsking("analytics") : null}
+        alerts={alerts}
+        library={library.library}
+        called={names.called}
       />
       <ServerStrip connection={connection} isRecording={isRecording} />
-      <Sidebar library={library} search={search} searchBox={searchBox} connectionState={state} current={recordingId} />
+      <Sidebar
+        library={library}
+        search={search}
+        searchBox={searchBox}
+        connection={connection}
+        names={names}
+        alerts={alerts}
+        current={recordingId}
+        onOpen={() => setFinding(false)}
+      />
       <main className="stage" id="stage" tabIndex={-1}>
         {recordingId === null ? (
           <RecordSetup
@@ -125,9 +160,16 @@ function Connected({ connection, session, access }: ConnectedProps) {
       </footer>
       <Help isOpen={asking === "help"} onClose={() => setAsking(null)} />
       {asking === "voices" && <VoicesDialog people={people} mayEdit={mayEdit} onClose={() => setAsking(null)} />}
+      {asking === "analytics" && <AnalyticsDialog token={tokenNow} onClose={() => setAsking(null)} />}
+      {alerts && <AlertToast news={alerts.news} library={library.library} called={names.called} onClose={alerts.dismiss} />}
       <StopQuestion isOpen={asking === "stop" && isRecording} recorder={recorder} onClose={() => setAsking(null)} />
     </div>
   );
+}
+
+/** Recordings whose speakers an alert shows. */
+function namesIn({ matches }: Alert): string[] {
+  return matches.flatMap(({ hit }) => (hit.speaker === null ? [] : [hit.recording_id]));
 }
 
 /** The address after `#` is the route: the link must not change it. */

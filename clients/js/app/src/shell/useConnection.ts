@@ -28,6 +28,7 @@ export function useConnection(session: Session, renew: () => Promise<string>, on
       setConnection({ client, state: client.state, info: client.info, status: client.status });
     };
     client.on("client:state", show);
+    client.on("ready", show);
     client.on("server:status", show);
     client.on("client:refused", () => latest.current.onRefused());
     show();

@@ -7,14 +7,15 @@ interface Props {
   title: string;
   role?: "alertdialog" | "dialog";
   isOpen: boolean;
+  isWide?: boolean;
   onClose: () => void;
   children: ReactNode;
 }
 
-export function Ask({ title, role = "dialog", isOpen, onClose, children }: Props) {
+export function Ask({ title, role = "dialog", isOpen, isWide = false, onClose, children }: Props) {
   return (
     <ModalOverlay className="veil" isOpen={isOpen} onOpenChange={(open) => open || onClose()} isDismissable>
-      <Modal className="modal">
+      <Modal className={isWide ? "modal wide" : "modal"}>
         <Dialog role={role} className="dialog">
           <Heading slot="title">{title}</Heading>
           {children}

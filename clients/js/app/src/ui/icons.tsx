@@ -138,6 +138,31 @@ export const ChevronIcon = () => (
   </Icon>
 );
 
+export const BellIcon = () => (
+  <Icon size={18}>
+    <path d="M6 16.5V11a6 6 0 0 1 12 0v5.5l1.5 1.5h-15zM10 20.500a2.200 2.200 0 0 0 4 0" />
+  </Icon>
+);
+
+export const FilterIcon = () => (
+  <Icon size={16}>
+    <path d="M4 7h16M7 12h10M10 17h4" />
+  </Icon>
+);
+
+export const ClockIcon = () => (
+  <Icon size={14}>
+    <circle cx="12" cy="12" r="8" />
+    <path d="M12 7.500V12l3 2" />
+  </Icon>
+);
+
+export const AroundIcon = () => (
+  <Icon size={18}>
+    <path d="m8 8 4-4 4 4M5 12h14M8 16l4 4 4-4" />
+  </Icon>
+);
+
 export const SunIcon = () => (
   <Icon>
     <circle cx="12" cy="12" r="4" />

@@ -1,24 +1,31 @@
 """A query per keystroke: the newest of a slot counts, slots are bounded, and a search that is over holds none. What
-each phase holds with a vector, without one and when there is none in time."""
+each phase holds with a vector, without one and when there is none in time. What of it is remembered."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
 import pytest
 
 from auth.model import Identity, Role
+from search.finding import Finder
+from search.meaning import QueryVectors
 from search.model import Cursor, Hit, Mode, Page, Position, Query, QueryVector
-from search.ports import Index
 from search.query import encode_cursor, parse, query_key
 from server.edge.admission import Admission
 from server.edge.connection import Connection, Expiries
 from server.edge.delivery import Delivery, Line
-from server.edge.searching import SearchDesk
+from server.edge.search.desk import Answers, SearchDesk
+from server.edge.search.remembered import SearchLog
 from server.rooms.hub import Hub
-from streaming.errors import BadRequest, ParlanceError, QuotaExceeded, Unavailable
-from streaming.limits import LIMITS
-from streaming.protocol.messages import SearchFilters, SearchQuery, ServerMessage
+from server.store.pool import Database
+from server.telemetry import METRICS
+from streaming.errors import BadRequest, Overloaded, ParlanceError, QuotaExceeded, Unavailable
+from streaming.limits import LIMITS, Limits
+from streaming.protocol.messages import ServerMessage
+from streaming.protocol.searches import SearchFilters, SearchQuery
 from tests.fakes.embedder import FakeEmbedder
 from tests.sim import clock
 
@@ -29,29 +36,48 @@ def page(name: str) -> Page:
     return Page((Hit(name, "r", "Talk", None, 0, 1, 1, name, (), 1.0),))
 
 
-class Answers:
-    """An `Index` that takes a second, or fails. Finds "words" or "meaning"; `by`: how it was asked."""
+class Found:
+    """A `Finder` that takes a second, or fails. Finds "words" or "meaning"; `by`: how it was asked."""
 
     def __init__(self, error: Exception | None = None, seconds: float = 1.0) -> None:
         self.asked: list[tuple[str, str]] = []
         self.by: list[str] = []
+        self.running_max = self.running = 0
+        self.cancelled = 0
         self._error = error
         self._seconds = seconds
 
-    async def search(self, tenant_id: str, user_id: str, _query: Query) -> Page:
+    async def instant(self, tenant_id: str, user_id: str, _query: Query) -> Page:
         return await self._answer(tenant_id, user_id, "words")
 
-    async def search_near(self, tenant_id: str, user_id: str, query: Query, vector: QueryVector) -> Page:
-        assert vector.values.tolist() == FakeEmbedder().query(query.text).values.tolist()
-        return await self._answer(tenant_id, user_id, "meaning")
+    async def full(self, tenant_id: str, user_id: str, query: Query, vectors: Sequence[QueryVector]) -> Page:
+        for vector in vectors:
+            assert vector.values.tolist() == FakeEmbedder().query(query.text).values.tolist()
+        return await self._answer(tenant_id, user_id, "meaning" if vectors else "words")
 
     async def _answer(self, tenant_id: str, user_id: str, by: str) -> Page:
         self.asked.append((tenant_id, user_id))
         self.by.append(by)
-        await asyncio.sleep(self._seconds)
+        self.running += 1
+        self.running_max = max(self.running, self.running_max)
+        try:
+            await asyncio.sleep(self._seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
         if self._error is not None:
             raise self._error
         return page(by)
+
+
+class NoDatabase:
+    """Takes what is written, and gives nothing back."""
+
+    @asynccontextmanager
+    async def tenant_tx(self, _tenant_id: str, *, long: bool = False) -> AsyncIterator[None]:
+        yield None
 
 
 class Outbox:
@@ -77,46 +103,63 @@ class Outbox:
         ]
 
 
-def play(script: Any, index: Answers | None = None, embedder: Any = None) -> Outbox:
+def connection_of(outbox: Outbox, who: Identity = WHO) -> Connection:
+    return Connection(
+        "sid", who, line=cast(Line, None), delivery=cast(Delivery, outbox), hub=cast(Hub, None),
+        expiries=cast(Expiries, None), on_error=cast(Any, None), limits=LIMITS,
+        visit=Admission(LIMITS).handshake(None),
+    )  # fmt: skip
+
+
+def desk_of(finder: Found, embedder: Any, limits: Limits = LIMITS) -> SearchDesk:
+    vectors = QueryVectors(lambda: [embedder] if embedder else [], limits)
+    return SearchDesk(Answers(cast(Finder, finder), vectors), SearchLog(cast(Database, NoDatabase()), limits), limits)
+
+
+def play(script: Any, finder: Found | None = None, embedder: Any = None, limits: Limits = LIMITS) -> Outbox:
     """`embedder`: makes one on the script's loop."""
     outbox = Outbox()
 
     async def main() -> None:
         model = embedder() if embedder else None
-        connection = Connection(
-            "sid", WHO, line=cast(Line, None), delivery=cast(Delivery, outbox), hub=cast(Hub, None),
-            expiries=cast(Expiries, None), on_error=cast(Any, None), limits=LIMITS,
-            visit=Admission(LIMITS).handshake(None),
-        )  # fmt: skip
+        connection = connection_of(outbox)
         async with connection.scope:
-            desk = SearchDesk(cast(Index, index or Answers()), LIMITS, model)
+            desk = desk_of(finder or Found(), model, limits)
             await script(
                 lambda **wanted: desk.query(connection, SearchQuery(**wanted)),
                 desk,
                 connection,
                 *([model] if model else []),
             )
+            desk.gone(connection)
+        assert (desk._turns.running, desk._turns.waiting, desk._turns._owners) == (0, 0, {})
 
     clock.run(main())
     return outbox
 
 
-def test_a_newer_query_of_a_slot_supersedes_the_older() -> None:
+def test_a_newer_query_waits_for_the_running_one_and_supersedes_those_between() -> None:
+    """The running one is not broken off: its instant answer comes, its second phase does not."""
+    finder = Found()
+
     async def script(ask: Any, *_: Any) -> None:
-        for number in range(3):
+        for number in range(4):
             ask(request_id=str(number), text="word")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
         ask(request_id="other", text="word", slot="other")
         await asyncio.sleep(5)
 
-    assert play(script).told == [
-        ("superseded", "0"), ("superseded", "1"), ("results", "2"), ("results", "2"), ("results", "other"),
-        ("results", "other"),
+    told = play(script, finder).told
+    assert [each for each in told if each[1] != "other"] == [
+        ("superseded", "1"), ("superseded", "2"), ("results", "0"), ("superseded", "0"), ("results", "3"),
+        ("results", "3"),
     ]  # fmt: skip
+    assert [each for each in told if each[1] == "other"] == [("results", "other")] * 2
+    assert finder.cancelled == 0
 
 
 def test_a_query_at_the_moment_of_the_answer() -> None:
-    """The older one is either answered before, or superseded and never answered."""
+    """The older one is either answered before, or superseded; nothing of it comes after anything of the newer."""
 
     async def script(ask: Any, *_: Any) -> None:
         ask(request_id="old", text="word")
@@ -126,7 +169,7 @@ def test_a_query_at_the_moment_of_the_answer() -> None:
 
     told = play(script).told
     assert told[-2:] == [("results", "new")] * 2
-    assert told[:-2] in ([("superseded", "old")], [("results", "old")] * 2)
+    assert told[:-2] in ([("results", "old")] * 2, [("results", "old"), ("superseded", "old")])
 
 
 def test_slots_are_bounded_and_finished_searches_hold_none() -> None:
@@ -137,10 +180,61 @@ def test_slots_are_bounded_and_finished_searches_hold_none() -> None:
             with pytest.raises(QuotaExceeded):
                 ask(request_id="r", text="word", slot="one too many")
             ask(request_id="again", text="word", slot=f"{round_} 0")
-            await asyncio.sleep(5)
-        assert len(connection.searches) <= LIMITS.search_slots_per_socket_max
+            await asyncio.sleep(10)
 
-    play(script)
+    finder = Found(seconds=0.1)
+    play(script, finder)
+    assert finder.running_max == LIMITS.searches_per_socket_max
+
+
+def test_who_gets_no_turn_in_time_is_told_when_to_come_again() -> None:
+    async def script(ask: Any, desk: SearchDesk, _: Connection) -> None:
+        ask(request_id="runs", text="word")
+        ask(request_id="waits", text="word", slot="other")
+        with pytest.raises(Overloaded):
+            await within_a_turn(desk)
+        await asyncio.sleep(20)
+        await within_a_turn(desk)
+
+    one = msgspec.structs.replace(LIMITS, searches_running_max=1)
+    outbox = play(script, Found(seconds=4.0), limits=one)
+    assert outbox.told == [("failed", "waits"), ("results", "runs"), ("results", "runs")]
+    error = outbox.bodies[0]["error"]
+    assert (error["code"], error["retry_after_ms"]) == ("overloaded", LIMITS.search_retry_ms)
+
+
+async def within_a_turn(desk: SearchDesk) -> None:
+    async with desk.turn(WHO):
+        await asyncio.sleep(0)
+
+
+def test_a_turn_that_is_given_up_is_free() -> None:
+    """Who asks over HTTP leaves while it waits, or while it runs."""
+
+    async def script(ask: Any, desk: SearchDesk, _: Connection) -> None:
+        async with desk.turn(WHO):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await within_a_turn(desk)
+        await within_a_turn(desk)
+
+    play(script, limits=msgspec.structs.replace(LIMITS, searches_running_max=1))
+
+
+def test_who_waits_for_a_vector_holds_up_nobody() -> None:
+    async def script(ask: Any, _desk: Any, _connection: Any, embedder: FakeEmbedder) -> None:
+        embedder.gate.clear()
+        ask(request_id="meant", text="money")
+        await asyncio.sleep(1.5)
+        assert embedder.running == 1
+        ask(request_id="words", text="money", mode="keyword", slot="other")
+        await asyncio.sleep(1.2)
+        embedder.gate.set()
+        await asyncio.sleep(5)
+
+    one = msgspec.structs.replace(LIMITS, searches_running_max=1, embed_query_ms_max=60_000)
+    told = play(script, embedder=FakeEmbedder, limits=one).told
+    assert told == [("results", "meant"), ("results", "words"), ("results", "words"), ("results", "meant")]
 
 
 def test_a_cancelled_search_says_nothing_more() -> None:
@@ -164,7 +258,7 @@ def test_a_failed_search_says_so(error: ParlanceError | None, code: str) -> None
         ask(request_id="a", text="word")
         await asyncio.sleep(60)
 
-    outbox = play(script, Answers(error, seconds=1.0 if error else 30.0))
+    outbox = play(script, Found(error, seconds=1.0 if error else 30.0))
     assert outbox.told == [("failed", "a")]
     assert outbox.bodies[0]["error"]["code"] == code
     assert "secret" not in str(outbox.bodies)
@@ -181,7 +275,7 @@ def test_a_bad_query_supersedes_nothing() -> None:
 
 
 def test_the_index_is_asked_for_the_caller() -> None:
-    index = Answers()
+    index = Found()
 
     async def script(ask: Any, *_: Any) -> None:
         ask(request_id="a", text="word")
@@ -252,7 +346,7 @@ def test_what_has_no_meaning_of_its_own_is_not_embedded() -> None:
 
 def cursor(mode: str, *, fused: bool) -> str:
     query = parse("money", mode=Mode(mode))
-    return encode_cursor(Cursor(query_key(query), Position(0.1, 5, "s"), 5, None, 5 if fused else None))
+    return encode_cursor(Cursor(query_key(query), Position(0.1, 5, "s"), 5, fused, 0, 0))
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "semantic"])
@@ -289,8 +383,28 @@ def test_no_result_of_an_older_query_comes_after_it_waited_for_its_vector() -> N
         embedder.gate.set()
         await asyncio.sleep(10)
 
-    told = play(script, embedder=FakeEmbedder).told
+    finder = Found()
+    told = play(script, finder, embedder=FakeEmbedder).told
     assert told == [("results", "old"), ("superseded", "old"), ("results", "new"), ("results", "new")]
+    assert finder.cancelled == 0
+
+
+def test_the_second_phase_of_a_query_is_left_out_when_a_newer_one_waits() -> None:
+    """Nothing is embedded or looked for by its meaning."""
+    finder = Found()
+    seen: list[list[str]] = []
+
+    async def script(ask: Any, _desk: Any, _connection: Any, embedder: FakeEmbedder) -> None:
+        ask(request_id="old", text="money")
+        await asyncio.sleep(0.5)
+        ask(request_id="new", text="money for tea")
+        await asyncio.sleep(10)
+        seen.extend(embedder.seen)
+
+    told = play(script, finder, embedder=FakeEmbedder).told
+    assert told == [("results", "old"), ("superseded", "old"), ("results", "new"), ("results", "new")]
+    assert finder.by == ["words", "words", "meaning"]
+    assert seen == [["money for tea"]]
 
 
 def test_a_search_cancelled_while_it_waits_for_its_vector_says_nothing_more() -> None:
@@ -304,3 +418,49 @@ def test_a_search_cancelled_while_it_waits_for_its_vector_says_nothing_more() ->
         assert embedder.running == 0
 
     assert play(script, embedder=FakeEmbedder).told == [("results", "a")]
+
+
+# --- what is remembered -------------------------------------------------------------------------------------------
+def test_what_was_found_can_be_opened_once_and_nothing_else() -> None:
+    async def script(ask: Any, desk: SearchDesk, connection: Connection) -> None:
+        ask(request_id="a", text="money")
+        await asyncio.sleep(5)
+        log = desk.remembered
+        assert log.clicked(connection, "a", "words")
+        assert log.clicked(connection, "a", "words")
+        assert not log.clicked(connection, "a", "meaning"), "nobody was told of it"
+        assert not log.clicked(connection, "b", "words")
+        other = connection_of(Outbox())
+        assert not log.clicked(other, "a", "words")
+        waiting = log._unwritten["t"]
+        assert [search.text for search in waiting.searches] == ["money"]
+        assert waiting.clicks == [waiting.searches[0].search_id]
+
+    play(script)
+
+
+def test_of_a_connection_so_many_answers_are_known() -> None:
+    async def script(ask: Any, desk: SearchDesk, connection: Connection) -> None:
+        count = LIMITS.search_clicks_remembered + 1
+        for number in range(count):
+            ask(request_id=str(number), text=f"word {number}")
+            await asyncio.sleep(5)
+        known = [desk.remembered.clicked(connection, str(number), "words") for number in range(count)]
+        assert known == [False] + [True] * (count - 1)
+
+    play(script)
+
+
+def test_what_waits_to_be_remembered_is_bounded() -> None:
+    limits = msgspec.structs.replace(LIMITS, searches_unwritten_max=2)
+
+    async def script(ask: Any, desk: SearchDesk, connection: Connection) -> None:
+        before = METRICS.searches.forgotten._value.get()
+        for number in range(4):
+            ask(request_id=str(number), text=f"{number} words")
+            await asyncio.sleep(5)
+            desk.remembered.clicked(connection, str(number), "words")
+        assert METRICS.searches.forgotten._value.get() - before == 6
+        assert len(desk.remembered._unwritten["t"]) == limits.searches_unwritten_max
+
+    play(script, limits=limits)

@@ -1,0 +1,1 @@
+"""Search as clients see it: queries, suggestions, history, subscriptions."""
