@@ -10,8 +10,8 @@ from tests.support.weaviate import program
 def servers_first(request: pytest.FixtureRequest) -> None:
     """A server that lives for the session starts before a test, or it would count as what the test left running."""
     here = [item for item in request.session.items if item.path == request.path]
-    params = [item.callspec.params for item in here if hasattr(item, "callspec")]
-    if program() and any("weaviate" in each.values() for each in params):
+    params = [value for item in here if hasattr(item, "callspec") for value in item.callspec.params.values()]
+    if program() and any(isinstance(value, str) and value == "weaviate" for value in params):
         request.getfixturevalue("weaviate_server")
 
 

@@ -109,6 +109,7 @@ async def test_a_search_is_completed_narrowed_and_widened(server: ServerProcess,
     await found(page, *newest)
     await page.get_by_role("button", name="harbour", exact=True).click()
     await expect(box).to_have_value("harbour")
+    await expect(page.get_by_text("Also looked for")).to_have_count(0)
 
     # Within the recording on screen; opening a place is told to the server.
     await hits(page).filter(has_text="harbour money").get_by_role("link").click()

@@ -74,7 +74,7 @@ PATHS: dict[str, Any] = {
 
 def test_every_door_of_search_has_its_case() -> None:
     assert EVENTS.keys() == {event for event in CLIENT_EVENTS if event.startswith("search:")}
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server" / "edge").glob("*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server" / "edge").rglob("*.py"))
     assert PATHS.keys() == set(re.findall(r'web\.get\("(/v1/search[^"]*)"', sources))
 
 

@@ -221,11 +221,13 @@ async def test_a_storage_that_comes_back_while_kept_audio_is_fetched(
         async with using(storage, database, tmp_path, "two") as two:
             fetch = two.media._objects.get  # type: ignore[attr-defined]
             asked = asyncio.Event()
+            stopped: list[asyncio.Task[None]] = []
 
             async def first_away(path: str, start: int, end: int) -> bytes:
-                if not asked.is_set():
-                    await asyncio.to_thread(storage.stop)
-                    asked.set()
+                if not stopped:
+                    stopped.append(asyncio.ensure_future(asyncio.to_thread(storage.stop)))
+                await asyncio.shield(stopped[0])
+                asked.set()
                 return await fetch(path, start, end)
 
             two.media._objects.get = first_away  # type: ignore[attr-defined]
