@@ -2,21 +2,20 @@
 fuses by itself. The program does not use it: it knows no order by time, and Postgres has nothing like it.
 """
 
-from weaviate.classes.query import HybridFusion
-
 from bench.quality.metrics import RECALL_AT
 from bench.quality.systems import Place, Ranking
 from search.matching import expression
 from search.model import Vector
 from search.query import parse
+from search.weaviate import weaviate
 from search.weaviate.index import PREFIX, WeaviateIndex
 from search.weaviate.link import Client
 from search.weaviate.schema import collection_of, ranked_by
 
 RULES = {
-    "Weaviate's hybrid, relative scores, words 0.3": (0.7, HybridFusion.RELATIVE_SCORE),
-    "Weaviate's hybrid, relative scores, words 0.5": (0.5, HybridFusion.RELATIVE_SCORE),
-    "Weaviate's hybrid, ranks, words 0.5": (0.5, HybridFusion.RANKED),
+    "Weaviate's hybrid, relative scores, words 0.3": (0.7, weaviate.classes.query.HybridFusion.RELATIVE_SCORE),
+    "Weaviate's hybrid, relative scores, words 0.5": (0.5, weaviate.classes.query.HybridFusion.RELATIVE_SCORE),
+    "Weaviate's hybrid, ranks, words 0.5": (0.5, weaviate.classes.query.HybridFusion.RANKED),
 }
 """`alpha`, which is the share of meaning (0.7 is Weaviate's default), and how it fuses."""
 
