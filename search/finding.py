@@ -45,6 +45,9 @@ from streaming.limits import LIMITS, Limits
 
 AS_TYPED, CORRECTED, LAST_CORRECTED, LOOSENED = 0, 1, 2, 3
 """`Cursor.corrected`."""
+FIRST_PAGES = 4
+"""Pages of candidates for a first page: what age or meaning lifts onto it from behind them would be seen by nobody, and
+each takes the index some 20 us."""
 BEGUN_MAX = 64
 """Matches that are kept until their query's full answer: more queries are never between the two at one node."""
 
@@ -131,7 +134,7 @@ class Finder:
         named = await self._transcripts.spoken_by(tenant_id, speakers) if speakers else ()
         limit, after = self._limits.search_candidates_max, None
         if cursor is None and not query.grouped:
-            limit = self._limits.search_first_max
+            limit = min(self._limits.search_first_max, max(FIRST_PAGES * query.limit, self._limits.search_few_hits))
         if _by_position(query):
             limit, after = max(query.limit + 1, self._limits.search_few_hits), cursor.last if cursor else None
         return Bounds(

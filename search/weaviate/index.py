@@ -58,6 +58,7 @@ NAME = "weaviate"
 PREFIX = "Parlance"
 BEGINNING = 1e-3
 """The score of a segment that has only the beginning of a word: below BM25's of any whole one."""
+EQUALS = 50  # hits that are fetched at least: among equal ones the newest stay
 LOOSE_ROUNDS = 10
 """Pages that are read for one of segments in which three words stand side by side."""
 TENANTS_AT_ONCE = 8
@@ -68,7 +69,6 @@ FOR_EVER = re.compile(r"dimension|vector with length|wrong size|^invalid .*prope
 NO_TENANT = "tenant not found"
 NO_COLLECTION = re.compile(r"could not find class|multi-tenancy disabled")
 """Where a server makes collections by itself, it makes one without tenants for an object that has none."""
-
 ALL_FAILED = "set of all errors: "
 EXISTS = re.compile("already exists|already in use")
 NEWEST = SortBy.by_property("spoken_at", ascending=False)
@@ -215,7 +215,7 @@ class WeaviateIndex:
         loose, limit = schema.is_loose(expression), self._limits.search_candidates_max
         wanted_max = min(bounds.limit, limit)
         if not loose:
-            limit = min(limit, max(bounds.limit, self._limits.search_first_max))
+            limit = min(limit, max(bounds.limit, EQUALS))
         ranked = ask(
             "bm25",
             query=schema.ranked_by(expression),

@@ -100,7 +100,8 @@ CREATE FUNCTION search_nearest(
 ) RETURNS TABLE (segment_id text, recording_id text, spoken_at timestamptz, similarity double precision)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path = public, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
-    SET enable_seqscan = off SET hnsw.iterative_scan = relaxed_order SET hnsw.ef_search = 100 AS $$
+    SET enable_seqscan = off SET hnsw.iterative_scan = relaxed_order SET hnsw.ef_search = 1000
+    SET hnsw.max_scan_tuples = 100000 AS $$
 #variable_conflict use_column
 DECLARE
     wanted  halfvec := target::halfvec;
