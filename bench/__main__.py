@@ -311,7 +311,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Parlance; see docs/benchmarks.md.")
     known = ", ".join(BENCHMARKS)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {known}; default all but peers")
-    parser.add_argument("--quick", action="store_true", help="less of everything, about eight minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything, about twelve minutes")
     parser.add_argument("--speech", type=Path, metavar="FOLDER", help="recordings with a manifest.json: id, file, text")
     parser.add_argument(
         "--model",

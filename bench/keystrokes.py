@@ -32,7 +32,7 @@ SLOTS = ("left", "right")
 PATTERNS = {"in turn": (("left",), ("right",)), "both at once": (SLOTS,)}
 """Into which slots the keys go, one after the other."""
 CONNECT_S_MAX = 10
-FULL, QUICK = searchload.Size(30_000, 20, 0.0, searchload.FULL.embedded), searchload.QUICK
+FULL, QUICK = searchload.Size(30_000, 20, 0.0, searchload.FULL.embedded, 0.0), searchload.QUICK
 """Fewer segments than `searchload`: filling 100,000 twice more would take longer than typing."""
 
 

@@ -38,6 +38,8 @@ from tests.support.weaviate import WeaviateServer, program
 OpenIndex = Callable[[Database, EmbedderInfo], AbstractAsyncContextManager[Index]]
 MEMORY = "4GiB"
 """For 100,000 segments with vectors; Weaviate's garbage collector works harder near it."""
+FLUSHED = {"PERSISTENCE_MEMTABLES_FLUSH_DIRTY_AFTER_SECONDS": "5"}
+"""As docs/operations.md recommends: words that are not flushed yet are slow to rank, and the default is a minute."""
 READY_S_MAX = 120
 LOOK_S = 0.2
 
@@ -59,7 +61,7 @@ async def stands(missing: list[str]) -> AsyncIterator[Stand]:
         missing.append("Weaviate: scripts/weaviate-server.sh has not built it")
         return
     with filling.temporary() as folder:
-        server = WeaviateServer(Path(folder) / "weaviate", memory=MEMORY)
+        server = WeaviateServer(Path(folder) / "weaviate", memory=MEMORY, **FLUSHED)
         await asyncio.to_thread(server.start)
         try:
             pids = {"weaviate": server.program.pid}

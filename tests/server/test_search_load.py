@@ -11,7 +11,7 @@ from bench.searchload import Loaded, Size
 from bench.spokentext import Spoken
 from tests.fakes.embedder import FakeEmbedder, vector_of
 
-SIZE = Size(segments=300, tenants=3, seconds=1.5, embedded=60)
+SIZE = Size(segments=300, tenants=3, seconds=1.5, embedded=60, settle_s=0.1)
 
 
 def material(spoken: Spoken) -> Material:

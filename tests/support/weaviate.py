@@ -34,13 +34,14 @@ class WeaviateServer:
 
     `key`: the API key without which it lets nobody in; None lets everybody in."""
 
-    def __init__(self, folder: Path, *, key: str | None = None, memory: str = MEMORY) -> None:
+    def __init__(self, folder: Path, *, key: str | None = None, memory: str = MEMORY, **others: str) -> None:
+        """`others`: further variables of its own."""
         found = program()
         if found is None:
             pytest.skip("scripts/weaviate-server.sh could not build Weaviate")
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.grpc_port = free_port(), free_port()
-        variables = _variables(folder, key, memory) | {"GRPC_PORT": str(self.grpc_port)}
+        variables = _variables(folder, key, memory) | {"GRPC_PORT": str(self.grpc_port)} | others
         settings = [f"{name}={value}" for name, value in variables.items()]
         address = ["--scheme", "http", "--host", "127.0.0.1", "--port", str(self.port)]
         self.program = Program(["/usr/bin/env", *settings, str(found), *address], folder)
